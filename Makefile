@@ -1,0 +1,72 @@
+# Shoal: build, run on this machine, test. `make help` lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+SHOAL_DATA      ?= var
+SHOAL_PORT_BASE ?= 20000
+export SHOAL_DATA SHOAL_PORT_BASE
+
+COMMANDS := switchd boxd vaultd shoalctl
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -X shoal/daemons/internal/kit.Version=$(VERSION)
+
+# Time for each fuzz target of `make fuzz`, and which packages are looked at.
+FUZZTIME ?= 20s
+PACKAGES ?= ./...
+
+.PHONY: help
+help: ## Show this list
+	@echo "Shoal $(VERSION). Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Settings: SHOAL_DATA=$(SHOAL_DATA) (data folder)  SHOAL_PORT_BASE=$(SHOAL_PORT_BASE) (SMTP on $$(($(SHOAL_PORT_BASE)+25)), IMAP on $$(($(SHOAL_PORT_BASE)+143)) ...)"
+
+.PHONY: build
+build: ## Build the programs into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(COMMANDS:%=./daemons/%)
+
+.PHONY: up
+up: build ## Start the whole service on this machine and follow its logs (Ctrl-C stops it)
+	@scripts/install-deps haproxy
+	@exec bin/shoalctl up
+
+.PHONY: down
+down: ## Stop the service that `make up` started
+	@if [ -x bin/shoalctl ]; then exec bin/shoalctl down; else echo "bin/shoalctl is not built: nothing was started from here"; fi
+
+.PHONY: install-deps
+install-deps: ## Install with apt what the service and its tests need
+	@scripts/install-deps all
+
+.PHONY: check
+check: ## Look at the code without running it: format, vet, staticcheck, floors, docs, scripts
+	@scripts/check
+
+.PHONY: test
+test: build ## Everything: check, unit tests, wire dialogues, cluster (about ten minutes)
+	@scripts/test
+
+.PHONY: unit
+unit: ## Unit tests and in-process wire dialogues only
+	@scripts/test unit
+
+.PHONY: cluster
+cluster: build ## Black-box tests of the built service only
+	@scripts/test cluster
+
+.PHONY: race
+race: ## Unit tests under the race detector (long)
+	go test -race -timeout 30m ./daemons/...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (20s)
+	@scripts/fuzz '$(FUZZTIME)' '$(PACKAGES)'
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin dist
+
+.PHONY: clean-data
+clean-data: ## Remove the data folder: mail, accounts, certificates, everything
+	@scripts/clean-data
