@@ -1,0 +1,130 @@
+// Package deliver hands messages over LMTP to the servers that store them (RFC 2033): one transaction
+// at a time on a pooled connection, recipients offered one by one, the message streamed while it
+// comes in, one outcome for each recipient.
+//
+// # On the wire
+//
+//	LHLO, STARTTLS, LHLO          once per connection; the server's certificate must be of an accepted role
+//	MAIL FROM:<> ENVID= BODY= SIZE= SMTPUTF8    together with the first RCPT, in one write
+//	RCPT TO:<>                    one for each recipient; its answer goes back to the caller as it is
+//	BDAT n / BDAT n LAST          where the server has CHUNKING: no dot-stuffing, no round trip for a 354,
+//	                              and a message that breaks off cannot be taken for a whole one
+//	DATA                          otherwise; CR and LF that stand alone are refused, never sent
+//
+// # Promises
+//
+//   - A recipient counts as delivered only when its own 250 was read. Where a reply may have been lost
+//     the outcome is Unknown, a temporary failure: the sender keeps the message and tries again.
+//   - Until the first byte of the message has been sent, a connection or server that fails is replaced by
+//     the next one, and the recipients are offered to it again, without the caller noticing. After that byte
+//     nothing is tried again.
+//   - Every wait has a bound, and every reply is bounded in size.
+//   - Content is never taken for a command: the length is counted (BDAT) or the dots are stuffed (DATA).
+//
+// A Transport may be used by any number of goroutines, a Transaction by one at a time.
+//
+// Left out on purpose: queueing and retry in time (the caller's), MX lookup (addresses are given).
+package deliver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/daemons/internal/mailaddr"
+)
+
+// Options of New. Addresses or Resolve is required; every other zero value means its default.
+type Options struct {
+	// Addresses are "host:port", the preferred first. Equal choices (several servers without a
+	// balancer) are listed in any order: a server that fails is passed over for RetryDown.
+	Addresses []string
+	// Resolve, when set, is asked instead at the start of each transaction (an assigned box whose address
+	// lies in the directory). Its answer is used in the order given.
+	Resolve func(ctx context.Context) ([]string, error)
+
+	// TLS is what STARTTLS uses, with the client certificate. Nil: no TLS, for tests.
+	TLS *tls.Config
+	// Name is what LHLO says.
+	Name string
+
+	DialTimeout    time.Duration // connect, TLS and LHLO together
+	CommandTimeout time.Duration // one reply to a command
+	DataTimeout    time.Duration // one write of the message
+	FinalTimeout   time.Duration // the replies after the message
+	IdleTimeout    time.Duration // how long an unused connection is kept
+	RetryDown      time.Duration // how long a server that failed is passed over
+
+	MaxIdle int // unused connections kept for each address
+	MaxOpen int // connections in use, all addresses together; more wait for one
+
+	Dial    func(ctx context.Context, network, address string) (net.Conn, error) // default: net.Dialer
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Defaults of Options.
+const (
+	DefaultDialTimeout    = 5 * time.Second
+	DefaultCommandTimeout = 60 * time.Second
+	DefaultDataTimeout    = 60 * time.Second
+	DefaultFinalTimeout   = 5 * time.Minute
+	DefaultIdleTimeout    = 60 * time.Second
+	DefaultRetryDown      = 5 * time.Second
+	DefaultMaxIdle        = 32
+	DefaultMaxOpen        = 512
+)
+
+// Envelope is what MAIL FROM says.
+type Envelope struct {
+	From     mailaddr.Address // the zero Address is the null sender
+	EnvID    string           // the trace id: travels as DSN ENVID (RFC 3461 §4.4)
+	Size     int64            // announced size, 0: unknown
+	EightBit bool             // BODY=8BITMIME
+	UTF8     bool             // SMTPUTF8
+}
+
+// RcptResult is the outcome for one recipient, in the order of the accepted RCPTs.
+type RcptResult struct {
+	Rcpt mailaddr.Address
+	Err  error  // nil: delivered. *Error: the server's answer. Otherwise errors.Is(Err, ErrUnknown)
+	Text string // the text of the server's 250
+}
+
+// Error is a refusal in the server's own words: code, enhanced code (zero when it gave none), text.
+type Error struct {
+	Code     int
+	Enhanced [3]int
+	Text     string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Text) }
+
+// Temporary reports whether the same may succeed later (4yz).
+func (e *Error) Temporary() bool { return e.Code/100 == 4 }
+
+// Errors, for errors.Is.
+var (
+	// ErrUnavailable: no server could be reached, or none kept a connection until the message was to be
+	// sent. Nothing was delivered; try again later.
+	ErrUnavailable = errors.New("no LMTP server is available")
+	// ErrUnknown: the message was sent, wholly or in part, and the answer for this recipient did not
+	// arrive. It may have been delivered. Never report it as delivered: answer 451.
+	ErrUnknown = errors.New("the outcome of the delivery is not known")
+	// ErrAborted: the reader of the message failed, so the transaction was given up. Nothing was delivered.
+	ErrAborted = errors.New("the message was not read to its end")
+	// ErrBusy: MaxOpen connections are in use and the context ended while waiting for one.
+	ErrBusy = errors.New("too many deliveries at once")
+	// ErrBareLine: the server takes DATA only and the message holds a CR or LF that stands alone.
+	ErrBareLine = errors.New("the message holds a bare CR or LF and the server has no CHUNKING")
+	// ErrNeedsUTF8: the envelope has non-ASCII addresses and the server has no SMTPUTF8.
+	ErrNeedsUTF8 = errors.New("the server does not take internationalized addresses")
+	// ErrClosed: the Transport was closed.
+	ErrClosed = errors.New("the transport is closed")
+)
