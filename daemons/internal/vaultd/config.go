@@ -1,0 +1,133 @@
+package vaultd
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"shoal/daemons/internal/conf"
+)
+
+// Config is the configuration file of vaultd.
+//
+//	server { name = "vault1" }
+//	suffix = "o=shoal"
+//	root {
+//	  password_file = "/etc/shoal/root.secret"
+//	}
+//	database { path = "/var/lib/shoal/vault" }
+//	listener "ldap" { address = "127.0.0.1:389" }
+//	listener "ldaps" {
+//	  address = "127.0.0.1:636"
+//	  tls     = true
+//	}
+//	public_tls { ... }
+type Config struct {
+	Server     conf.Server      `hcl:"server,block"`
+	Identity   *conf.Identity   `hcl:"identity,block"`
+	Management *conf.Management `hcl:"management,block"`
+	Control    *conf.Control    `hcl:"control,block"`
+	Log        conf.Log         `hcl:"log,block"`
+	Drain      conf.Drain       `hcl:"drain,block"`
+
+	// Suffix is the DN of the top entry. A database belongs to one suffix for good.
+	Suffix string `hcl:"suffix,optional" conf:"dn" default:"o=shoal"`
+	// AllowPlain names listeners on loopback addresses where a password may be sent without TLS.
+	AllowPlain []string `hcl:"allow_plain,optional"`
+
+	Root      Root            `hcl:"root,block"`
+	Database  Database        `hcl:"database,block"`
+	Listeners []conf.Listener `hcl:"listener,block"`
+	// PublicTLS is shown to LDAP clients (StartTLS and ldaps); without it the certificate of identity.
+	PublicTLS *conf.PublicTLS `hcl:"public_tls,block"`
+	Limits    Limits          `hcl:"limits,block"`
+	Password  Password        `hcl:"password,block"`
+}
+
+// Root is the identity that may write.
+type Root struct {
+	// DN is the root DN; an empty one stands for cn=admin under the suffix.
+	DN string `hcl:"dn,optional" conf:"dn"`
+	// PasswordFile holds its password, or the hash of it with its scheme in braces: {ARGON2}$argon2id$...
+	PasswordFile string `hcl:"password_file" conf:"secret" example:"/etc/shoal/root.secret"`
+}
+
+// Database is the store on disk.
+type Database struct {
+	// Path is the folder of the database; it is made when it is missing.
+	Path string `hcl:"path" conf:"path" example:"/var/lib/shoal/vault"`
+	// Indexes are added to the built-in ones: "attribute" for equality and presence, "attribute:sub"
+	// for substrings as well.
+	Indexes []string `hcl:"indexes,optional"`
+	// ChangeLog is how long changes stay in the log from which shadows catch up.
+	ChangeLog time.Duration `hcl:"change_log,optional" default:"168h" min:"1m" max:"8760h"`
+	// GroupCommit is how many waiting writes share one commit at most.
+	GroupCommit int `hcl:"group_commit,optional" default:"256" min:"1" max:"4096"`
+}
+
+// Limits bound what clients may ask for.
+type Limits struct {
+	// Entries and Time bound one search of anybody but the root DN; a page of a paged search counts
+	// as one search.
+	Entries int           `hcl:"entries,optional" conf:"live" default:"10000" min:"1"`
+	Time    time.Duration `hcl:"time,optional" conf:"live" default:"1m" min:"1s" max:"24h"`
+	// Message and MessageAnonymous bound a request, the second before a bind.
+	Message          conf.Size `hcl:"message,optional" conf:"live" default:"4 MiB" min:"4 KiB" max:"64 MiB"`
+	MessageAnonymous conf.Size `hcl:"message_anonymous,optional" conf:"live" default:"64 KiB" min:"4 KiB" max:"64 MiB"`
+	// FilterTerms and FilterDepth bound a filter.
+	FilterTerms int `hcl:"filter_terms,optional" conf:"live" default:"1024" min:"1" max:"100000"`
+	FilterDepth int `hcl:"filter_depth,optional" conf:"live" default:"32" min:"1" max:"100"`
+	// Operations bounds what one connection has under way; more are not read until some are done.
+	Operations int `hcl:"operations,optional" conf:"live" default:"64" min:"1" max:"10000"`
+	// Idle ends a connection that asks nothing, Unbound one that never binds, Write one whose client
+	// does not take its answers.
+	Idle    time.Duration `hcl:"idle,optional" conf:"live" default:"30m" min:"1s"`
+	Unbound time.Duration `hcl:"unbound,optional" conf:"live" default:"1m" min:"1s"`
+	Write   time.Duration `hcl:"write,optional" conf:"live" default:"30s" min:"1s"`
+}
+
+// Password says how passwords are hashed and verified.
+type Password struct {
+	// Memory, Passes and Threads are the cost of argon2id for new passwords.
+	Memory  conf.Size `hcl:"memory,optional" default:"19 MiB" min:"64 KiB" max:"1 GiB"`
+	Passes  int       `hcl:"passes,optional" default:"2" min:"1" max:"100"`
+	Threads int       `hcl:"threads,optional" default:"1" min:"1" max:"64"`
+	// Workers is how many passwords are hashed or verified at once, 0 for one per processor; Queue how
+	// many wait for a worker before a bind is answered "busy".
+	Workers int `hcl:"workers,optional" default:"0" max:"1024"`
+	Queue   int `hcl:"queue,optional" default:"512" min:"1" max:"100000"`
+}
+
+// RootDN is Root.DN or its default.
+func (c *Config) RootDN() string {
+	if c.Root.DN != "" {
+		return c.Root.DN
+	}
+	return "cn=admin," + c.Suffix
+}
+
+// Validate checks what needs several attributes.
+func (c *Config) Validate() error {
+	if len(c.Listeners) == 0 {
+		return conf.Invalid("suffix", "the file has no listener block: write for example listener \"ldap\" { address = \"127.0.0.1:389\" }")
+	}
+	if strings.Count(c.RootDN(), ",") == 0 && c.Root.DN != "" {
+		return conf.Invalid("root", "the root dn must lie under the suffix %s", c.Suffix)
+	}
+	for _, name := range c.AllowPlain {
+		i := slices.IndexFunc(c.Listeners, func(l conf.Listener) bool { return l.Name == name })
+		if i < 0 {
+			return conf.Invalid("allow_plain", "there is no listener %q", name)
+		}
+		if a, err := netip.ParseAddrPort(c.Listeners[i].Address); err != nil || !a.Addr().IsLoopback() {
+			return conf.Invalid("allow_plain", "listener %q is bound to %s: passwords without TLS are for loopback addresses only", name, c.Listeners[i].Address)
+		}
+	}
+	for _, l := range c.Listeners {
+		if l.TLS && c.PublicTLS == nil && c.Identity == nil {
+			return conf.Invalid("public_tls", "listener %q needs a certificate: add a block public_tls or identity", l.Name)
+		}
+	}
+	return nil
+}
