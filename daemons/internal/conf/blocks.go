@@ -35,9 +35,13 @@ type Directory struct {
 	RequestTimeout time.Duration `hcl:"request_timeout,optional" default:"10s" min:"10ms" max:"5m"`
 	// Connections bounds the connections kept to the directory.
 	Connections int `hcl:"connections,optional" default:"4" min:"1" max:"1000"`
-	// CacheLife is how long an answer may be used again, CacheEntries how many are kept.
-	CacheLife    time.Duration `hcl:"cache_life,optional" default:"5s" max:"1h"`
-	CacheEntries int           `hcl:"cache_entries,optional" default:"100000" min:"1"`
+	// CacheLife is how long an answer may be used again, CacheNegativeLife the same for "there is no
+	// such", CacheStaleLife how long beyond CacheLife an answer still serves while no directory server
+	// answers. CacheEntries is how many are kept.
+	CacheLife         time.Duration `hcl:"cache_life,optional" default:"30s" max:"1h"`
+	CacheNegativeLife time.Duration `hcl:"cache_negative_life,optional" default:"5s" max:"1h"`
+	CacheStaleLife    time.Duration `hcl:"cache_stale_life,optional" default:"1h" max:"168h"`
+	CacheEntries      int           `hcl:"cache_entries,optional" default:"100000" min:"1"`
 }
 
 // Validate checks what needs several attributes.
