@@ -1,0 +1,4 @@
+package imapsession
+
+// Store is the message store: *mailstore.Store.
+type Store interface{}
