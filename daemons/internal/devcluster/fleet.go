@@ -1,0 +1,93 @@
+package devcluster
+
+import "slices"
+
+// The servers of the service on one machine.
+const (
+	roleVault  = "vault"
+	roleSwitch = "switch"
+	roleBox    = "box"
+)
+
+type server struct {
+	name  string
+	role  string
+	index int // from 1, among those of the role
+}
+
+// fleet is in the order of starting; it is stopped in reverse order of the roles, switches first.
+var fleet = []server{
+	{"vault1", roleVault, 1},
+	{"box1", roleBox, 1},
+	{"box2", roleBox, 2},
+	{"switch1", roleSwitch, 1},
+	{"switch2", roleSwitch, 2},
+}
+
+// roles in the order of their places among the ports without a well-known number.
+var roles = []string{roleVault, roleSwitch, roleBox}
+
+func (s server) place() int { return slices.Index(roles, s.role) }
+
+// program is the daemon's command.
+func (s server) program() string { return s.role + "d" }
+
+// frontend is a service that the balancer offers.
+type frontend struct {
+	name  string // in haproxy.cfg and in the directory
+	title string // for people
+	port  int
+	role  string // who serves it
+	proxy bool   // the servers demand a PROXY v2 header
+	check string // haproxy's check; "" tracks the frontend named by track
+	track string
+	idle  string // time-out for client and server
+}
+
+// The checks speak the protocol. An IDLE client may be silent for 30 minutes (RFC 9051 §5.4), an SMTP peer may take
+// 10 after the end of the data (RFC 5321 §4.5.3.2.6), and connections to the directory are kept.
+const (
+	idleIMAP = "35m"
+	idleSMTP = "11m"
+	idleLDAP = "2h"
+)
+
+var frontends = []frontend{
+	{name: "smtp", title: "SMTP", port: portSMTP, role: roleSwitch, proxy: true, idle: idleSMTP,
+		check: "option smtpchk EHLO lb1.shoal"},
+	{name: "submission", title: "submission", port: portSubmission, role: roleSwitch, proxy: true, idle: idleSMTP,
+		check: "option smtpchk EHLO lb1.shoal"},
+	{name: "submissions", title: "submission over TLS", port: portSubmissions, role: roleSwitch, proxy: true, idle: idleSMTP,
+		track: "submission"},
+	{name: "imap", title: "IMAP", port: portIMAP, role: roleBox, proxy: true, idle: idleIMAP,
+		check: `option tcp-check
+	tcp-check connect send-proxy
+	tcp-check expect rstring ^\*\ OK
+	tcp-check send A1\ LOGOUT\r\n
+	tcp-check expect string A1\ OK`},
+	{name: "imaps", title: "IMAP over TLS", port: portIMAPS, role: roleBox, proxy: true, idle: idleIMAP,
+		track: "imap"},
+	{name: "lmtp", title: "LMTP", port: portLMTP, role: roleBox, idle: idleSMTP,
+		check: `option tcp-check
+	tcp-check connect
+	tcp-check expect string 220
+	tcp-check send LHLO\ lb1.shoal\r\n
+	tcp-check expect string 250
+	tcp-check send QUIT\r\n
+	tcp-check expect string 221`},
+	{name: "ldap", title: "LDAP", port: portLDAP, role: roleVault, idle: idleLDAP,
+		check: "option ldap-check"},
+	{name: "ldaps", title: "LDAP over TLS", port: portLDAPS, role: roleVault, idle: idleLDAP,
+		track: "ldap"},
+}
+
+// of returns the servers of a role.
+func of(role string) []server {
+	var all []server
+	for _, s := range fleet {
+		if s.role == role {
+			all = append(all, s)
+		}
+	}
+	return all
+}
