@@ -1,0 +1,211 @@
+package kit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/daemons/internal/conf"
+)
+
+// farewellTimeout bounds the writing of a farewell to a connection over the limit. The socket is new and
+// its buffer empty, so the write does not wait.
+const farewellTimeout = time.Second
+
+// Waits after an accept that failed for lack of resources: doubled from the first to the last.
+const (
+	acceptFirstWait = 5 * time.Millisecond
+	acceptLastWait  = time.Second
+)
+
+// ListenOption changes a listener.
+type ListenOption func(*listener)
+
+// WithFarewell is what a connection over max_connections is sent before it is closed, whole with its line
+// end: "421 4.3.2 Too many connections\r\n". Not for listeners that begin with TLS.
+func WithFarewell(text string) ListenOption { return func(l *listener) { l.farewell = text } }
+
+// Listen returns the listener of a configuration block, bound: a socket from systemd with its name, or
+// one bound here. Its connections come, if the block has proxy_from, from the balancers only and carry
+// the client's address of the PROXY header; headers are read beside Accept, so a slow one delays nobody.
+// More than max_connections are refused. Accept fails only when the listener is closed.
+func (e *Env) Listen(c conf.Listener, opts ...ListenOption) (net.Listener, error) {
+	networks, err := c.ProxyNetworks()
+	if err != nil {
+		return nil, fmt.Errorf("listener %q: %w", c.Name, err)
+	}
+	e.once.Do(func() {
+		if e.stats == nil {
+			var reg prometheus.Registerer
+			if e.Metrics != nil {
+				reg = e.Metrics
+			}
+			e.stats = newListenerStats(reg)
+		}
+	})
+	inner, ok := e.prebound[c.Name]
+	if ok {
+		delete(e.prebound, c.Name)
+	} else if inner, err = bind(c.Name, c.Address); err != nil {
+		return nil, err
+	}
+	l := &listener{
+		Listener: inner, log: e.Log.With("listener", c.Name), max: int64(c.MaxConnections), networks: networks,
+		open:          e.stats.open.WithLabelValues(c.Name),
+		accepted:      e.stats.accepted.WithLabelValues(c.Name),
+		refusedLimit:  e.stats.refused.WithLabelValues(c.Name, "limit"),
+		refusedSource: e.stats.refused.WithLabelValues(c.Name, "source"),
+		refusedHeader: e.stats.refused.WithLabelValues(c.Name, "header"),
+		starved:       e.stats.refused.WithLabelValues(c.Name, "resources"),
+		ready:         make(chan net.Conn),
+		done:          make(chan struct{}),
+	}
+	for _, o := range opts {
+		o(l)
+	}
+	e.OnClose("listener "+c.Name, func() error {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return l, nil
+}
+
+// bind opens a TCP socket. Its error names listener, address and what to do.
+func bind(name, address string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listener %q: address %s is in use%s: stop that program, or write another address in this listener's block: %w",
+			name, address, owner(address), syscall.EADDRINUSE)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listener %q: user id %d may not bind %s: ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, or a socket handed over by systemd: %w",
+			name, os.Geteuid(), address, syscall.EACCES)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listener %q: %s is not an address of this machine: write one that is, or none for all: %w",
+			name, address, syscall.EADDRNOTAVAIL)
+	}
+	return nil, fmt.Errorf("listener %q: %w", name, err)
+}
+
+// listener bounds the connections of an inner listener and takes the PROXY header off them.
+type listener struct {
+	net.Listener
+	log      *slog.Logger
+	max      int64
+	networks []netip.Prefix // the balancers; none: no PROXY protocol
+	farewell string
+
+	open                         prometheus.Gauge
+	accepted, starved            prometheus.Counter
+	refusedLimit, refusedSource  prometheus.Counter
+	refusedHeader                prometheus.Counter
+	count                        atomic.Int64
+	startProxy, stop, warnSource sync.Once
+	ready                        chan net.Conn // connections whose PROXY header was read
+	done                         chan struct{} // closed by Close
+}
+
+// Accept waits for the next connection that is let in.
+func (l *listener) Accept() (net.Conn, error) {
+	if len(l.networks) == 0 {
+		c, err := l.next()
+		if err != nil {
+			return nil, err
+		}
+		l.accepted.Inc()
+		return c, nil
+	}
+	l.startProxy.Do(func() { go l.readHeaders() })
+	select {
+	case c := <-l.ready:
+		l.accepted.Inc()
+		return c, nil
+	case <-l.done:
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	}
+}
+
+// next accepts from the inner listener, within the bound.
+func (l *listener) next() (*conn, error) {
+	wait := acceptFirstWait
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			if !starving(err) {
+				return nil, err
+			}
+			l.starved.Inc()
+			l.log.Error("cannot accept: raise the limit of open files, or lower max_connections", "error", err, "wait", wait)
+			select {
+			case <-time.After(wait):
+			case <-l.done:
+			}
+			wait = min(2*wait, acceptLastWait)
+			continue
+		}
+		wait = acceptFirstWait
+		if l.max > 0 && l.count.Load() >= l.max {
+			l.refusedLimit.Inc()
+			if l.farewell != "" && c.SetWriteDeadline(time.Now().Add(farewellTimeout)) == nil {
+				_, _ = c.Write([]byte(l.farewell)) // a courtesy: the connection is closed in any case
+			}
+			c.Close()
+			continue
+		}
+		l.count.Add(1)
+		l.open.Inc()
+		return &conn{Conn: c, release: func() { l.count.Add(-1); l.open.Dec() }}, nil
+	}
+}
+
+// starving tells a lack of resources, which passes, from a listener that is gone. ECONNABORTED is a
+// client that left the queue: the net package already passes over it.
+func starving(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close stops accepting. Connections that were handed out stay open.
+func (l *listener) Close() error {
+	l.stop.Do(func() { close(l.done) })
+	return l.Listener.Close()
+}
+
+// conn is a counted connection.
+type conn struct {
+	net.Conn
+	once    sync.Once
+	release func()
+}
+
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(c.release)
+	return err
+}
+
+// CloseWrite closes the sending half, where the connection has halves.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
