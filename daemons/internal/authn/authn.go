@@ -1,0 +1,129 @@
+// Package authn decides whether a user name and a password open an account.
+//
+// The password is checked by an LDAP bind: the stored hash never leaves the directory, and the work of argon2id is
+// done there. So that twenty thousand clients that reconnect need not all be hashed for, credentials that were
+// verified are remembered for a while: as HMAC-SHA-256, under a key that this process made at random and never shows,
+// over the account's id, its credential version and the password. Only successes are remembered. When the password
+// is changed, the credential version moves and the old entry matches no more, as soon as the account's new entry is
+// seen here (the life of the directory client's cache).
+//
+// What a guesser meets:
+//
+//   - An unknown user costs the same as a known one with a wrong password: one bind, to a name that is not there.
+//     (The directory spends a hash on that too.) The error is the same, and whether an account is suspended is told
+//     only to who knows its password.
+//   - Failures are counted per client address (a /64 for IPv6) and per user name, in tables of bounded size, and
+//     forgotten one by one as time passes. Beyond a few free ones each attempt waits; the wait doubles with each
+//     failure, up to a bound. Attempts from one address are spaced by it; attempts on one user wait it but are never
+//     shut out by others' failures alone, and an address from which that user logged in before does not wait for
+//     them. What would wait too long, or too many at once, is refused with ErrThrottled.
+//   - One bind per user is on its way at a time, and the same credentials from one address share one.
+//
+// Waiting happens on the goroutine of the attempt, never under a lock.
+//
+// Left out on purpose: SASL mechanisms (sessions decode PLAIN and LOGIN and call Login), tokens, second factors,
+// and logging: the session logs the outcome once.
+package authn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/dirclient"
+)
+
+// Errors of Login, for errors.Is.
+var (
+	// ErrBadCredentials: unknown user or wrong password, and nobody is told which.
+	ErrBadCredentials = errors.New("wrong user name or password")
+	// ErrSuspended: the password is right, but the account or its domain is suspended or closed.
+	ErrSuspended = errors.New("account is suspended")
+	// ErrUnavailable: it cannot be said now; the client may try again later.
+	ErrUnavailable = errors.New("login is not possible at the moment")
+	// ErrThrottled: too many failures, or too many attempts at once. It is an ErrUnavailable too, for
+	// callers that make no difference.
+	ErrThrottled = fmt.Errorf("%w: too many attempts", ErrUnavailable)
+)
+
+// Bounds of what a client may send, in bytes. Longer ones are wrong credentials.
+const (
+	maxUser     = 400
+	maxPassword = 1024
+)
+
+// Directory looks accounts up and checks passwords (*dirclient.Client does).
+type Directory interface {
+	Account(ctx context.Context, address string) (*dirclient.Account, error)
+	Domain(ctx context.Context, name string) (*dirclient.Domain, error)
+	Bind(ctx context.Context, dn, password string) error
+}
+
+// Settings are the attributes of the block login in a daemon's configuration, with their defaults.
+type Settings struct {
+	// DefaultDomain is appended to a user name without a domain; empty: such names are refused.
+	DefaultDomain string `hcl:"default_domain,optional" default:""`
+	// CacheLife is how long verified credentials are remembered, CacheEntries how many.
+	CacheLife    time.Duration `hcl:"cache_life,optional" default:"5m" max:"1h"`
+	CacheEntries int           `hcl:"cache_entries,optional" default:"100000" min:"1"`
+	// FreeFailures cost no wait. Each one after them doubles the wait, from FailureDelay up to
+	// MaxAddressDelay for the client's address and MaxUserDelay for the user name.
+	FreeFailures    int           `hcl:"free_failures,optional" default:"5" max:"1000"`
+	FailureDelay    time.Duration `hcl:"failure_delay,optional" default:"500ms" max:"1m"`
+	MaxAddressDelay time.Duration `hcl:"max_address_delay,optional" default:"15s" max:"5m"`
+	MaxUserDelay    time.Duration `hcl:"max_user_delay,optional" default:"4s" max:"1m"`
+	// FailureLife is the time after which one failure is forgotten.
+	FailureLife time.Duration `hcl:"failure_life,optional" default:"1m" min:"1s" max:"24h"`
+	// Remembered bounds the addresses, and the users, whose failures are counted.
+	Remembered int `hcl:"remembered,optional" default:"100000" min:"100"`
+	// AttemptsPerAddress and AttemptsPerUser bound the attempts that wait or are being checked at once.
+	AttemptsPerAddress int `hcl:"attempts_per_address,optional" default:"64" min:"1" max:"100000"`
+	AttemptsPerUser    int `hcl:"attempts_per_user,optional" default:"8" min:"1" max:"1000"`
+	// Trusted names hosts, such as webmail servers, through which many users come: their addresses are
+	// not counted, only the user names.
+	Trusted []string `hcl:"trusted,optional" conf:"network"`
+}
+
+// DefaultSettings are those of a configuration that says nothing.
+func DefaultSettings() Settings {
+	var s Settings
+	setDefaults(&s)
+	return s
+}
+
+// Options of New. Directory is required.
+type Options struct {
+	Directory Directory
+	Suffix    string    // of the directory: where the entry of an unknown user would lie
+	Settings  *Settings // nil: DefaultSettings
+	Metrics   prometheus.Registerer
+	Clock     clock.Clock
+}
+
+// Authenticator checks logins. Its methods may run at once.
+type Authenticator struct {
+	authenticator
+}
+
+// New builds an Authenticator. It refuses settings that cannot work.
+func New(o Options) (*Authenticator, error) {
+	a := &Authenticator{}
+	if err := a.init(o); err != nil {
+		return nil, fmt.Errorf("authn: %w", err)
+	}
+	return a, nil
+}
+
+// Login returns the account that user and password open. user is a whole address of the account, or a local part
+// with Settings.DefaultDomain. remote is the client's address, with or without a port. It may take seconds
+// (see the package) and is given up when ctx ends. Errors: ErrBadCredentials, ErrSuspended, ErrThrottled, ErrUnavailable.
+func (a *Authenticator) Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error) {
+	return a.login(ctx, user, password, remote)
+}
+
+// Forget drops all verified credentials and counted failures.
+func (a *Authenticator) Forget() { a.forget() }

@@ -1,0 +1,53 @@
+package authn
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	logins *prometheus.CounterVec
+	delay  prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_authn_logins_total",
+			Help: "Logins by result (ok, cached: ok without asking the directory, bad, suspended, throttled, unavailable).",
+		}, []string{"result"}),
+		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "shoal_authn_delay_seconds",
+			Help:    "Waits imposed on logins because of earlier failures.",
+			Buckets: []float64{.25, .5, 1, 2, 4, 8, 16, 32},
+		}),
+	}
+}
+
+func (m *metrics) register(r prometheus.Registerer, entries func() float64) error {
+	if r == nil {
+		return nil
+	}
+	return errors.Join(r.Register(m.logins), r.Register(m.delay), r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "shoal_authn_cache_entries",
+		Help: "Verified credentials that are remembered.",
+	}, entries)))
+}
+
+func (m *metrics) count(cached bool, err error) {
+	result := "unavailable"
+	switch {
+	case err == nil && cached:
+		result = "cached"
+	case err == nil:
+		result = "ok"
+	case errors.Is(err, ErrBadCredentials):
+		result = "bad"
+	case errors.Is(err, ErrSuspended):
+		result = "suspended"
+	case errors.Is(err, ErrThrottled):
+		result = "throttled"
+	}
+	m.logins.WithLabelValues(result).Inc()
+}
