@@ -1,0 +1,70 @@
+package message
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Casemap is the comparison form of i;unicode-casemap (RFC 5051 §2) of a UTF-8 string: every
+// character in title case, then decomposed. SEARCH, SORT and THREAD compare this form
+// (I18NLEVEL=1, RFC 5255 §4.2). Octets that are no UTF-8 become U+FFFD.
+func Casemap(s string) string {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c >= utf8.RuneSelf || 'a' <= c && c <= 'z' {
+			out, _ := appendCasemap(make([]byte, 0, len(s)+8), []byte(s), true)
+			return string(out)
+		}
+	}
+	return s
+}
+
+// appendCasemap appends the comparison form of src. rest is what is left: the beginning of a
+// character that the end of src cuts, unless last is set.
+func appendCasemap(dst, src []byte, last bool) (_, rest []byte) {
+	for len(src) > 0 {
+		i := 0
+		for i < len(src) && src[i] < utf8.RuneSelf {
+			i++
+		}
+		at := len(dst)
+		dst = append(dst, src[:i]...)
+		upperASCII(dst[at:])
+		if src = src[i:]; len(src) == 0 {
+			break
+		}
+		if !last && !utf8.FullRune(src) {
+			return dst, src
+		}
+		r, size := utf8.DecodeRune(src)
+		src = src[size:]
+		dst = appendRune(dst, r)
+	}
+	return dst, nil
+}
+
+func appendRune(dst []byte, r rune) []byte {
+	r = unicode.ToTitle(r)
+	var b [utf8.UTFMax]byte
+	n := utf8.EncodeRune(b[:], r)
+	if props := norm.NFKD.Properties(b[:n]); props.Decomposition() == nil && !isHangul(r) {
+		return append(dst, b[:n]...)
+	}
+	return norm.NFKD.Append(dst, b[:n]...)
+}
+
+// isHangul says whether r is a syllable that is decomposed by rule and not by table.
+func isHangul(r rune) bool { return 0xAC00 <= r && r <= 0xD7A3 }
+
+func upperASCII(b []byte) {
+	for i, c := range b {
+		if 'a' <= c && c <= 'z' {
+			b[i] = c - ('a' - 'A')
+		}
+	}
+}
+
+// upperField is the form in which Search compares names of header fields.
+func upperField(s string) string { return strings.ToUpper(strings.TrimSpace(s)) }
