@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"shoal/daemons/internal/pki"
@@ -19,6 +20,7 @@ type Status struct {
 	Version     string         `json:"version"`
 	Commit      string         `json:"commit"`
 	Boot        string         `json:"boot"`
+	PID         int            `json:"pid"`
 	Started     time.Time      `json:"started"`
 	Ready       bool           `json:"ready"`
 	Reason      string         `json:"reason,omitempty"` // why it is not ready
@@ -104,7 +106,7 @@ func (p *process) operatorsOnly(next http.Handler) http.Handler {
 func (p *process) status(ctx context.Context) Status {
 	s := Status{
 		Daemon: p.spec.Name, Server: p.env.Server, Host: hostname(), Version: Version, Commit: revision(),
-		Boot: p.env.Boot, Started: p.started, Draining: p.draining.Load(),
+		Boot: p.env.Boot, PID: os.Getpid(), Started: p.started, Draining: p.draining.Load(),
 	}
 	if err := p.ready(ctx); err != nil {
 		s.Reason = err.Error()
