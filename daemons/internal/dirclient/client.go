@@ -89,7 +89,7 @@ func New(o Options) (*Client, error) {
 func setDefaults(o *Options) {
 	var d conf.Directory
 	conf.SetDefaults(&d)
-	of := OptionsOf(d)
+	of := optionsOf(d)
 	def(&o.Suffix, of.Suffix)
 	def(&o.DialTimeout, of.DialTimeout)
 	def(&o.Timeout, of.Timeout)

@@ -32,13 +32,19 @@ package dirclient
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/pki"
 )
 
 // Statuses of accounts and domains (shoalAccountStatus, shoalDomainStatus).
@@ -145,8 +151,39 @@ const (
 	defaultBindTimeout    = 10 * time.Second
 )
 
-// OptionsOf takes the options from a directory block. TLS, Log, Metrics and Clock remain to be set.
-func OptionsOf(d conf.Directory) Options {
+// OptionsOf takes the options from a directory block. The directory servers must show a certificate of role vault
+// of the internal CA or, where the block names a CA file, any certificate of that CA for their host name. Log, Metrics and
+// Clock remain to be set.
+func OptionsOf(d conf.Directory, creds *pki.Credentials) (Options, error) {
+	o := optionsOf(d)
+	if d.CAFile == "" {
+		if creds == nil {
+			return Options{}, errors.New("dirclient: neither an identity nor a CA file to verify the directory with")
+		}
+		o.TLS = creds.ClientTLS(pki.RoleVault)
+		return o, nil
+	}
+	f, err := os.Open(d.CAFile)
+	if err != nil {
+		return Options{}, fmt.Errorf("directory ca_file: %w", err)
+	}
+	defer f.Close()
+	pem, err := io.ReadAll(io.LimitReader(f, maxCAFile))
+	if err != nil {
+		return Options{}, fmt.Errorf("directory ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return Options{}, fmt.Errorf("directory ca_file %s: holds no certificate in PEM", d.CAFile)
+	}
+	o.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+	return o, nil
+}
+
+// maxCAFile bounds a CA file, in bytes.
+const maxCAFile = 1 << 20
+
+func optionsOf(d conf.Directory) Options {
 	return Options{
 		URIs: d.URIs, BindDN: d.BindDN, PasswordFile: d.PasswordFile, Suffix: d.Suffix,
 		DialTimeout: d.ConnectTimeout, Timeout: d.RequestTimeout, MaxConnections: d.Connections,
