@@ -253,7 +253,11 @@ func example(f reflect.StructField) string {
 
 func exampleOf(t reflect.Type, f reflect.StructField) string {
 	for _, tag := range []string{"example", "default"} {
-		if e := f.Tag.Get(tag); e != "" {
+		e := f.Tag.Get(tag)
+		if f.Type.Kind() == reflect.Slice {
+			e, _, _ = strings.Cut(e, " ")
+		}
+		if e != "" {
 			if quoted(t) {
 				return strconv.Quote(e)
 			}

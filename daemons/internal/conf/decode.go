@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -70,7 +71,8 @@ func (d *decoder) body(body hcl.Body, v reflect.Value, path string) {
 		schema.Attributes[i].Required = false
 	}
 	content, diags := body.Content(schema)
-	d.diags = append(d.diags, expected(diags, schema)...)
+	diags = expected(diags, schema)
+	d.diags = append(d.diags, diags...)
 	if content == nil {
 		return
 	}
@@ -81,6 +83,9 @@ func (d *decoder) body(body hcl.Body, v reflect.Value, path string) {
 		case "attr", "optional":
 			attr, ok := content.Attributes[name]
 			if !ok {
+				if required[name] && misspelt(diags, name) {
+					continue
+				}
 				if required[name] {
 					at := body.MissingItemRange()
 					d.problem(&at, "%s is missing: write %s = %s", name, name, example(f))
@@ -100,27 +105,69 @@ func (d *decoder) body(body hcl.Body, v reflect.Value, path string) {
 	}
 }
 
-// expected adds the names that are known here to diagnostics about unknown ones.
+// named finds the name in a diagnostic of the HCL library, proposed its suggestion.
+var (
+	named    = regexp.MustCompile(`(?:named|of type) "([^"]*)"`)
+	proposed = regexp.MustCompile(`Did you mean .*$`)
+)
+
+// expected rewrites diagnostics about unknown names, and adds the names that are known here where the
+// library has no suggestion.
 func expected(diags hcl.Diagnostics, schema *hcl.BodySchema) hcl.Diagnostics {
 	var attrs, blocks []string
 	for _, a := range schema.Attributes {
 		attrs = append(attrs, a.Name)
 	}
+	labels := map[string]string{}
 	for _, b := range schema.Blocks {
 		blocks = append(blocks, b.Type)
+		labels[b.Type] = strings.Join(b.LabelNames, " ")
 	}
 	sort.Strings(attrs)
 	sort.Strings(blocks)
 	for _, g := range diags {
+		what, known := "", ""
 		switch {
-		case strings.Contains(g.Detail, "Did you mean"):
-		case g.Summary == "Unsupported argument" && len(attrs) > 0:
-			g.Detail += " Known here: " + strings.Join(attrs, ", ") + "."
-		case g.Summary == "Unsupported block type" && len(blocks) > 0:
-			g.Detail += " Known here: " + strings.Join(blocks, ", ") + "."
+		case g.Summary == "Unsupported argument":
+			what, known = "attribute", strings.Join(attrs, ", ")
+		case g.Summary == "Unsupported block type":
+			what, known = "block", strings.Join(blocks, ", ")
+		case strings.HasPrefix(g.Summary, "Missing name for "):
+			name := strings.TrimPrefix(g.Summary, "Missing name for ")
+			g.Summary, g.Detail = "", fmt.Sprintf("%s has no name: write %s \"name\" { ... }", name, name)
+		case strings.HasPrefix(g.Summary, "Extraneous label for "):
+			name := strings.TrimPrefix(g.Summary, "Extraneous label for ")
+			form := name + " { ... }"
+			if labels[name] != "" {
+				form = name + " \"name\" { ... }"
+			}
+			g.Summary, g.Detail = "", fmt.Sprintf("%s has too many names: write %s", name, form)
+		}
+		if m := named.FindStringSubmatch(g.Detail); what != "" && m != nil {
+			hint := proposed.FindString(g.Detail)
+			switch {
+			case strings.Contains(hint, "define"): // the right name, but block and attribute mixed up
+				hint = fmt.Sprintf("It is an attribute: write %s = ...", m[1])
+				if what == "attribute" {
+					hint = fmt.Sprintf("It is a block: write %s { ... }", m[1])
+				}
+			case hint == "" && known != "":
+				hint = "Known here: " + known
+			}
+			g.Summary, g.Detail = "", strings.TrimSpace(fmt.Sprintf("there is no %s %q here. %s", what, m[1], hint))
 		}
 	}
 	return diags
+}
+
+// misspelt reports whether a diagnostic proposes the name already.
+func misspelt(diags hcl.Diagnostics, name string) bool {
+	for _, g := range diags {
+		if strings.Contains(g.Detail, fmt.Sprintf("Did you mean %q", name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // blocks decodes all blocks of one type into field.
@@ -312,7 +359,7 @@ func (d *decoder) expression(expr hcl.Expression, name string, v reflect.Value, 
 	if f.Type.Kind() == reflect.Slice {
 		elems, diags := hcl.ExprList(expr)
 		if diags.HasErrors() {
-			d.problem(&at, "%s must be a list: write %s = [%s]", name, name, example(f))
+			d.problem(&at, "%s must be a list: write %s = %s", name, name, example(f))
 			return
 		}
 		v.Set(reflect.MakeSlice(f.Type, 0, len(elems)))
@@ -398,7 +445,10 @@ func (d *decoder) set(v reflect.Value, val cty.Value, f reflect.StructField) err
 		return fmt.Errorf("must be a number, without quotes: for example %s", exampleOf(t, f))
 	}
 	if err := gocty.FromCtyValue(val, v.Addr().Interface()); err != nil {
-		return fmt.Errorf("is not a number of the kind expected here: %w", err)
+		if (v.CanInt() || v.CanUint()) && v.Type().Bits() == 64 {
+			return errors.New("must be a whole number")
+		}
+		return errors.New(strings.TrimPrefix(err.Error(), "value "))
 	}
 	return bounds(v, f)
 }

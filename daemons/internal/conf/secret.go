@@ -20,9 +20,9 @@ func ReadSecret(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("secret file %s does not exist: put the secret there, readable by the daemon's user only (mode 0600): %w", path, fs.ErrNotExist)
+		return nil, fmt.Errorf("secret file %s: %w: put the secret there, readable by the daemon's user only (mode 0600)", path, fs.ErrNotExist)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("secret file %s may not be read by user id %d: change its owner: %w", path, os.Geteuid(), fs.ErrPermission)
+		return nil, fmt.Errorf("secret file %s: %w for user id %d: change its owner or group", path, fs.ErrPermission, os.Geteuid())
 	case err != nil:
 		return nil, fmt.Errorf("secret file: %w", err)
 	}

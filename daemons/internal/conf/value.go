@@ -66,14 +66,15 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return err
 }
 
-// String is the shortest exact form.
+// String is the exact form with the smallest number: "25 MB", "1 KiB", "1025 B".
 func (s Size) String() string {
+	number, unit := int64(s), "B"
 	for _, u := range sizeUnits {
-		if int64(s) >= u.bytes && int64(s)%u.bytes == 0 {
-			return fmt.Sprintf("%d %s", int64(s)/u.bytes, u.name)
+		if n := int64(s) / u.bytes; n > 0 && int64(s)%u.bytes == 0 && n < number {
+			number, unit = n, u.name
 		}
 	}
-	return fmt.Sprintf("%d B", int64(s))
+	return fmt.Sprintf("%d %s", number, unit)
 }
 
 // ParseDuration reads a duration as time.ParseDuration does, and days: "7d", "1d12h". It is never

@@ -1,0 +1,4 @@
+server {
+  name = "a"
+  name = "b"
+}

@@ -1,0 +1,3 @@
+server { name = "box1" }
+log {}
+log {}

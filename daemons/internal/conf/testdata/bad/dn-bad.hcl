@@ -1,0 +1,5 @@
+server { name = "box1" }
+directory {
+  uris = ["ldap://127.0.0.1"]
+  suffix = "shoal"
+}

@@ -1,0 +1,2 @@
+server { name = "box1" }
+limits { ratio = 1.01 }

@@ -1,0 +1,2 @@
+server { name = "box1" }
+listener "a" "b" { address = ":143" }

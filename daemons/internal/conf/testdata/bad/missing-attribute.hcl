@@ -1,0 +1,4 @@
+server { name = "box1" }
+listener "imap" {
+  tls = true
+}

@@ -1,0 +1,1 @@
+server { name = "a-very-long-server-name" }

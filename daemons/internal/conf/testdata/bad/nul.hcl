@@ -1,0 +1,2 @@
+server { name = "box1" }
+greeting = "a\u0000b"

@@ -1,0 +1,5 @@
+server { name = "box1" }
+listener "imap" {
+  address = "127.0.0.1:143"
+  max_connections = 0
+}

@@ -1,0 +1,6 @@
+server { name = "box1" }
+directory {
+  uris = ["ldap://127.0.0.1"]
+  bind_dn = "cn=a"
+  password_file = "none.secret"
+}

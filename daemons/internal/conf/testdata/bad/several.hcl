@@ -1,0 +1,3 @@
+server { nam = "box1" }
+log { level = "loud" }
+drain { timeout = 30 }

@@ -1,0 +1,2 @@
+server { name = "box1" }
+words = ["a", 5]
