@@ -170,7 +170,7 @@ func readIdentity(files Files, now time.Time) (*material, error) {
 		}
 		m.roots.AddCert(ca)
 	}
-	if len(cas) == 1 {
+	if len(cas) == 1 { // of several, one may be on its way out
 		if err := validNow(cas[0], files.CA, now); err != nil {
 			return nil, err
 		}
@@ -179,8 +179,8 @@ func readIdentity(files Files, now time.Time) (*material, error) {
 		return nil, fmt.Errorf("certificate file %s (%s): %w", files.Cert, describe(certs[0]), err)
 	}
 	if _, err := certs[0].Verify(verifyOptions(m.roots, certs[1:], now, x509.ExtKeyUsageAny)); err != nil {
-		return nil, fmt.Errorf("certificate file %s (%s) was not signed by the CA in %s: install the CA that issued it, or have it issued anew: %w",
-			files.Cert, describe(certs[0]), files.CA, errors.Join(ErrWrongCA, err))
+		return nil, faultf(ErrWrongCA, "certificate file %s (%s) was not signed by the CA in %s: install the CA that issued it, or have it issued anew (%v)",
+			files.Cert, describe(certs[0]), files.CA, err)
 	}
 	return m, nil
 }
@@ -233,11 +233,12 @@ func (c *Credentials) verify(cs tls.ConnectionState, usage x509.ExtKeyUsage, rol
 		var invalid x509.CertificateInvalidError
 		if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
 			if now.Before(leaf.NotBefore) {
-				return fmt.Errorf("certificate of peer %s is valid from %s only: check the clocks: %w", describe(leaf), leaf.NotBefore.UTC(), ErrNotYetValid)
+				return faultf(ErrNotYetValid, "certificate of peer %s is valid from %s only: check the clocks",
+					describe(leaf), leaf.NotBefore.UTC().Format(layout))
 			}
-			return fmt.Errorf("certificate of peer %s expired on %s: renew it there: %w", describe(leaf), leaf.NotAfter.UTC(), ErrExpired)
+			return faultf(ErrExpired, "certificate of peer %s expired on %s: renew it there", describe(leaf), leaf.NotAfter.UTC().Format(layout))
 		}
-		return fmt.Errorf("certificate of peer %s is not accepted by the CA in %s: %w", describe(leaf), c.ca, errors.Join(ErrWrongCA, err))
+		return faultf(ErrWrongCA, "certificate of peer %s is not accepted by the CA in %s: %v", describe(leaf), c.ca, err)
 	}
 	role, _, err := identity(leaf)
 	if err != nil {

@@ -70,9 +70,9 @@ func readPEM(name, what string) ([]byte, fs.FileInfo, error) {
 	case name == "":
 		return nil, nil, fmt.Errorf("no %s file is named in the configuration", what)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("%s file %s does not exist: have it issued and put it there: %w", what, name, fs.ErrNotExist)
+		return nil, nil, faultf(fs.ErrNotExist, "%s file %s does not exist: have it issued and put it there", what, name)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, nil, fmt.Errorf("%s file %s may not be read by user id %d: change its owner or group: %w", what, name, os.Geteuid(), fs.ErrPermission)
+		return nil, nil, faultf(fs.ErrPermission, "%s file %s may not be read by user id %d: change its owner or group", what, name, os.Geteuid())
 	case err != nil:
 		return nil, nil, fmt.Errorf("%s file: %w", what, err)
 	}
@@ -172,21 +172,23 @@ func parseKey(block *pem.Block) (crypto.Signer, error) {
 func matches(cert *x509.Certificate, key crypto.Signer, certFile, keyFile string) error {
 	pub, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !pub.Equal(key.Public()) {
-		return fmt.Errorf("key file %s does not belong to certificate file %s: install the two that were issued together: %w", keyFile, certFile, ErrMismatch)
+		return faultf(ErrMismatch, "key file %s does not belong to certificate file %s: install the two that were issued together", keyFile, certFile)
 	}
 	return nil
 }
 
+// layout is how dates are written in messages.
+const layout = "2006-01-02 15:04 MST"
+
 // validNow checks the dates of a certificate.
 func validNow(cert *x509.Certificate, file string, now time.Time) error {
-	const layout = "2006-01-02 15:04 MST"
 	switch {
 	case now.After(cert.NotAfter):
-		return fmt.Errorf("certificate file %s (%s) expired on %s, %s ago: have a new one issued and put it there: %w",
-			file, describe(cert), cert.NotAfter.UTC().Format(layout), age(now.Sub(cert.NotAfter)), ErrExpired)
+		return faultf(ErrExpired, "certificate file %s (%s) expired on %s, %s ago: have a new one issued and put it there",
+			file, describe(cert), cert.NotAfter.UTC().Format(layout), age(now.Sub(cert.NotAfter)))
 	case now.Before(cert.NotBefore):
-		return fmt.Errorf("certificate file %s (%s) is valid from %s only: check this machine's clock, which says %s: %w",
-			file, describe(cert), cert.NotBefore.UTC().Format(layout), now.UTC().Format(layout), ErrNotYetValid)
+		return faultf(ErrNotYetValid, "certificate file %s (%s) is valid from %s only: check this machine's clock, which says %s",
+			file, describe(cert), cert.NotBefore.UTC().Format(layout), now.UTC().Format(layout))
 	}
 	return nil
 }

@@ -52,6 +52,19 @@ var (
 	ErrWrongRole   = errors.New("role not accepted")
 )
 
+// fault is an error whose text needs no repetition of its kind.
+type fault struct {
+	text string
+	kind error
+}
+
+func (f *fault) Error() string { return f.text }
+func (f *fault) Unwrap() error { return f.kind }
+
+func faultf(kind error, format string, args ...any) error {
+	return &fault{text: fmt.Sprintf(format, args...), kind: kind}
+}
+
 // Files names the three files of a server's identity.
 type Files struct {
 	Cert, Key, CA string
