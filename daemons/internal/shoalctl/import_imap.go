@@ -1,0 +1,417 @@
+package shoalctl
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"shoal/daemons/internal/imapwire"
+)
+
+// Bounds of the import's connection.
+const (
+	imapTimeout    = 2 * time.Minute // for each answer
+	maxAnswerLine  = 64 << 10
+	windowMessages = 128 // that may be under way without an answer
+	windowBytes    = 8 << 20
+)
+
+// appender writes messages to an account over IMAP, many commands under way at once: the server works while the
+// next messages are on the wire (RFC 9051 §5.5; literals without waiting by RFC 7888). Answers arrive in the order
+// of the commands.
+type appender struct {
+	conn      net.Conn
+	r         *bufio.Reader
+	w         *bufio.Writer
+	tag       int
+	caps      []string
+	separator string // of mailbox names
+
+	mu      sync.Mutex
+	cond    sync.Cond
+	pending []pending // sent or in the buffer, in order
+	bytes   int64     // of them
+	closing bool      // nothing more will be appended
+	failed  error     // why the connection ended
+	ended   chan struct{}
+}
+
+// pending is an APPEND without an answer yet.
+type pending struct {
+	tag  string
+	it   item // without its content
+	size int64
+}
+
+// refusal is a NO or BAD.
+type refusal struct{ text string }
+
+func (r refusal) Error() string { return "the server refuses it: " + r.text }
+
+// dialIMAP connects over TLS and logs in.
+func dialIMAP(c *IMAP, user, password string) (*appender, error) {
+	config := &tls.Config{}
+	if c.CAFile != "" {
+		text, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s holds no certificate", c.CAFile)
+		}
+	}
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", c.Address, config)
+	if err != nil {
+		return nil, fmt.Errorf("%w: IMAP at %s: %w", errUnreachable, c.Address, err)
+	}
+	a := &appender{conn: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 256<<10), separator: "/"}
+	a.cond.L = &a.mu
+	if err := a.login(user, password); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("IMAP at %s: %w", c.Address, err)
+	}
+	return a, nil
+}
+
+func (a *appender) login(user, password string) error {
+	greeting, err := a.line()
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(greeting, "* OK") {
+		return refusal{greeting}
+	}
+	plain := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
+	if _, err := a.command("AUTHENTICATE PLAIN", plain); err != nil {
+		return fmt.Errorf("login of %s: %w", user, err)
+	}
+	answers, err := a.command("CAPABILITY", "")
+	if err != nil {
+		return err
+	}
+	for _, line := range answers {
+		if rest, ok := strings.CutPrefix(line, "* CAPABILITY "); ok {
+			a.caps = strings.Fields(strings.ToUpper(rest))
+		}
+	}
+	if !slices.Contains(a.caps, "LITERAL+") {
+		return errors.New("the server does not offer LITERAL+, which import needs")
+	}
+	answers, err = a.command(`LIST "" ""`, "")
+	if err != nil {
+		return err
+	}
+	for _, line := range answers {
+		if rest, ok := strings.CutPrefix(line, "* LIST "); ok {
+			if _, after, ok := strings.Cut(rest, ") "); ok && len(after) > 2 && after[0] == '"' {
+				a.separator = after[1:2]
+			}
+		}
+	}
+	return nil
+}
+
+// command runs one command with nothing else under way and returns its untagged answers. data, if any, is sent
+// when the server asks for it.
+func (a *appender) command(line, data string) ([]string, error) {
+	tag := a.nextTag()
+	if _, err := fmt.Fprintf(a.w, "%s %s\r\n", tag, line); err != nil {
+		return nil, err
+	}
+	if err := a.flush(); err != nil {
+		return nil, err
+	}
+	var untagged []string
+	for {
+		answer, err := a.line()
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case strings.HasPrefix(answer, "+"):
+			if _, err := a.w.WriteString(data + "\r\n"); err != nil {
+				return nil, err
+			}
+			if err := a.flush(); err != nil {
+				return nil, err
+			}
+		case strings.HasPrefix(answer, tag+" "):
+			return untagged, verdict(answer[len(tag)+1:])
+		default:
+			untagged = append(untagged, answer)
+		}
+	}
+}
+
+func verdict(text string) error {
+	if strings.HasPrefix(strings.ToUpper(text), "OK") {
+		return nil
+	}
+	return refusal{printable(text)}
+}
+
+func (a *appender) nextTag() string {
+	a.tag++
+	return "A" + strconv.Itoa(a.tag)
+}
+
+func (a *appender) flush() error {
+	if err := a.conn.SetWriteDeadline(time.Now().Add(imapTimeout)); err != nil {
+		return err
+	}
+	return a.w.Flush()
+}
+
+// line reads one answer line; literals inside of it are left out.
+func (a *appender) line() (string, error) {
+	if err := a.conn.SetReadDeadline(time.Now().Add(imapTimeout)); err != nil {
+		return "", err
+	}
+	var whole strings.Builder
+	for {
+		part, err := a.r.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			err = nil
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return "", err
+		}
+		if whole.Len()+len(part) > maxAnswerLine {
+			return "", fmt.Errorf("the server's answer is longer than %d bytes", maxAnswerLine)
+		}
+		whole.Write(part)
+		if part[len(part)-1] != '\n' {
+			continue
+		}
+		text := strings.TrimRight(whole.String(), "\r\n")
+		open := strings.LastIndexByte(text, '{')
+		if open < 0 || !strings.HasSuffix(text, "}") {
+			return text, nil
+		}
+		n, err := strconv.ParseInt(text[open+1:len(text)-1], 10, 32)
+		if err != nil {
+			return text, nil
+		}
+		if _, err := io.CopyN(io.Discard, a.r, n); err != nil {
+			return "", err
+		}
+	}
+}
+
+// quoteMailbox writes a mailbox name for a command (RFC 3501 §5.1.3).
+func (a *appender) quoteMailbox(name string) string {
+	name = strings.ReplaceAll(name, "/", a.separator)
+	encoded := string(imapwire.AppendUTF7(nil, name))
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(encoded) + `"`
+}
+
+// create makes a mailbox unless it is there.
+func (a *appender) create(name string) error {
+	_, err := a.command("STATUS "+a.quoteMailbox(name)+" (MESSAGES)", "")
+	if err == nil {
+		return nil
+	}
+	if !errors.As(err, &refusal{}) {
+		return err
+	}
+	if _, err = a.command("CREATE "+a.quoteMailbox(name), ""); err != nil {
+		return fmt.Errorf("mailbox %s: %w", name, err)
+	}
+	if _, err = a.command("SUBSCRIBE "+a.quoteMailbox(name), ""); err != nil {
+		return fmt.Errorf("mailbox %s: %w", name, err)
+	}
+	return nil
+}
+
+// start begins to append; each outcome goes to report, in order, from one goroutine.
+func (a *appender) start(report func(item, error)) {
+	a.ended = make(chan struct{})
+	go func() {
+		defer close(a.ended)
+		for {
+			p, ok := a.oldest()
+			if !ok {
+				return
+			}
+			err := a.answer(p.tag)
+			if err != nil && !errors.As(err, &refusal{}) {
+				a.fail(err)
+				return
+			}
+			report(p.it, err)
+			a.mu.Lock()
+			a.pending = a.pending[1:]
+			a.bytes -= p.size
+			a.cond.Broadcast()
+			a.mu.Unlock()
+		}
+	}()
+}
+
+// oldest waits for the command whose answer comes next; false when there will be none.
+func (a *appender) oldest() (pending, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(a.pending) == 0 && !a.closing {
+		a.cond.Wait()
+	}
+	if len(a.pending) == 0 {
+		return pending{}, false
+	}
+	return a.pending[0], true
+}
+
+func (a *appender) fail(err error) {
+	a.mu.Lock()
+	a.failed = err
+	a.cond.Broadcast()
+	a.mu.Unlock()
+	a.conn.Close()
+}
+
+// answer reads until the tagged answer.
+func (a *appender) answer(tag string) error {
+	for {
+		line, err := a.line()
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(line, "* BYE") {
+			return fmt.Errorf("the server ends the connection: %s", printable(line[2:]))
+		}
+		if rest, ok := strings.CutPrefix(line, tag+" "); ok {
+			return verdict(rest)
+		}
+	}
+}
+
+// admit waits while too much is under way, and notes one more command.
+func (a *appender) admit(p pending) error {
+	full := func() bool {
+		return len(a.pending) >= windowMessages || len(a.pending) > 0 && a.bytes+p.size > windowBytes
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failed == nil && full() { // what is in the buffer gets no answer
+		a.mu.Unlock()
+		err := a.flush()
+		a.mu.Lock()
+		if err != nil && a.failed == nil {
+			return err
+		}
+	}
+	for a.failed == nil && full() {
+		a.cond.Wait()
+	}
+	if a.failed != nil {
+		return a.failed
+	}
+	a.pending = append(a.pending, p)
+	a.bytes += p.size
+	a.cond.Broadcast()
+	return nil
+}
+
+// settle waits until nothing is under way, then runs f, which may use command.
+func (a *appender) settle(f func() error) error {
+	if err := a.flush(); err != nil {
+		return a.brokenBy(err)
+	}
+	a.mu.Lock()
+	for len(a.pending) > 0 && a.failed == nil {
+		a.cond.Wait()
+	}
+	err := a.failed
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f()
+}
+
+// append sends one message.
+func (a *appender) append(mailbox string, it item) error {
+	content := it.content
+	it.content = nil
+	tag := a.nextTag()
+	var line strings.Builder
+	fmt.Fprintf(&line, "%s APPEND %s ", tag, a.quoteMailbox(mailbox))
+	if flags := settable(it.flags); len(flags) > 0 {
+		fmt.Fprintf(&line, "(%s) ", strings.Join(flags, " "))
+	}
+	if !it.date.IsZero() {
+		line.Write(imapwire.AppendDateTime(nil, it.date))
+		line.WriteByte(' ')
+	}
+	fmt.Fprintf(&line, "{%d+}\r\n", len(content))
+	if err := a.admit(pending{tag, it, int64(len(content))}); err != nil {
+		return err
+	}
+	if err := a.conn.SetWriteDeadline(time.Now().Add(imapTimeout)); err != nil {
+		return err
+	}
+	for _, part := range [][]byte{[]byte(line.String()), content, []byte("\r\n")} {
+		if _, err := a.w.Write(part); err != nil {
+			return a.brokenBy(err)
+		}
+	}
+	return nil
+}
+
+// brokenBy prefers what the reader saw: "the server ends the connection: ..." says more than a broken pipe.
+func (a *appender) brokenBy(err error) error {
+	a.conn.Close()
+	<-a.ended
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failed != nil {
+		return a.failed
+	}
+	return err
+}
+
+// finish waits for the answers that are missing and ends the connection.
+func (a *appender) finish() error {
+	err := a.flush()
+	if err != nil {
+		err = a.brokenBy(err)
+	}
+	a.mu.Lock()
+	a.closing = true
+	a.cond.Broadcast()
+	a.mu.Unlock()
+	<-a.ended
+	a.conn.Close()
+	if a.failed != nil {
+		return a.failed
+	}
+	return err
+}
+
+// settable leaves out what APPEND cannot set, and keywords that are no atoms.
+func settable(flags []string) []string {
+	var all []string
+	for _, flag := range flags {
+		if strings.EqualFold(flag, `\Recent`) || strings.ContainsAny(strings.TrimPrefix(flag, `\`), "\\ (){%*\"]\x7f") ||
+			strings.IndexFunc(flag, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+			continue
+		}
+		all = append(all, flag)
+	}
+	return all
+}
