@@ -22,6 +22,7 @@ var (
 	volumeNamePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
 	accountIDPattern  = regexp.MustCompile(`^[a-z0-9-]{8,40}$`)
 	uuidPattern       = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+	hashPattern       = regexp.MustCompile(`^\{[A-Z0-9-]{2,20}\}[!-~]{8,1000}$`)
 	servicePattern    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
 )
 
@@ -55,9 +56,10 @@ func CheckVolumeName(name string) error {
 func CheckPassword(password string) error {
 	switch {
 	case strings.HasPrefix(password, "{"):
-		if i := strings.IndexByte(password, '}'); i > 1 && i < len(password)-1 {
+		if hashPattern.MatchString(password) {
 			return nil
 		}
+		return fmt.Errorf("%w: a password cannot begin with \"{\" unless it is a hash such as {ARGON2}$argon2id$...", ErrInvalidName)
 	case len(password) > maxPasswordLength:
 		return fmt.Errorf("%w: the password is longer than %d bytes", ErrInvalidName, maxPasswordLength)
 	}
