@@ -24,7 +24,7 @@ func (l Layout) haproxyConfig() string {
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Written by shoalctl up at each start: changes are lost.")
 	p("global")
-	p("	stats socket haproxy.sock mode 600 level admin expose-fd listeners")
+	p("	stats socket unix@./haproxy.sock mode 600 level admin expose-fd listeners")
 	p("	log stdout format raw local0 notice")
 	p("	fd-hard-limit 65536")
 	p("	hard-stop-after 10s")
