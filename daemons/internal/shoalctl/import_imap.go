@@ -76,13 +76,18 @@ func dialIMAP(c *IMAP, user, password string) (*appender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: IMAP at %s: %w", errUnreachable, c.Address, err)
 	}
-	a := &appender{conn: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 256<<10), separator: "/"}
-	a.cond.L = &a.mu
+	a := newAppender(conn)
 	if err := a.login(user, password); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("IMAP at %s: %w", c.Address, err)
 	}
 	return a, nil
+}
+
+func newAppender(conn net.Conn) *appender {
+	a := &appender{conn: conn, r: bufio.NewReaderSize(conn, 16<<10), w: bufio.NewWriterSize(conn, 256<<10), separator: "/"}
+	a.cond.L = &a.mu
+	return a
 }
 
 func (a *appender) login(user, password string) error {

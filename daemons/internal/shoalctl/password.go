@@ -26,17 +26,16 @@ type passwordFlags struct {
 func (p *passwordFlags) register(cmd *cobra.Command, generate bool) {
 	cmd.Flags().StringVar(&p.file, "password-file", "", "read the password from this file (one line, mode 0600)")
 	cmd.Flags().BoolVar(&p.stdin, "password-stdin", false, "read the password from the first line of standard input")
-	ways := []string{"password-file", "password-stdin"}
 	if generate {
 		cmd.Flags().BoolVar(&p.generate, "generate", false, "make a random password and print it")
-		ways = append(ways, "generate")
 	}
-	cmd.MarkFlagsMutuallyExclusive(ways...)
 }
 
 // read gets the password. A new one is asked for twice; made says that it was generated and must be shown.
 func (p *passwordFlags) read(t *tool, prompt string, isNew bool) (password string, made bool, err error) {
 	switch {
+	case p.generate && p.stdin, p.generate && p.file != "", p.stdin && p.file != "":
+		return "", false, usageError{errors.New("of --password-file, --password-stdin and --generate only one can be given")}
 	case p.generate:
 		return generatePassword(), true, nil
 	case p.file != "":
