@@ -17,7 +17,11 @@ const maxAddresses = 10000 // of one list; more are left out
 // ParseAddresses reads an address list. It never fails: what cannot be an address is named so by
 // MissingMailbox and MissingDomain. nil for an empty list.
 func ParseAddresses(value string) []Address {
-	p := addressParser{rest: value}
+	if value == "" {
+		return nil
+	}
+	var room [8]word
+	p := addressParser{rest: value, words: room[:0]}
 	p.skip()
 	for p.rest != "" && len(p.list) < maxAddresses {
 		p.address()
@@ -34,7 +38,6 @@ type addressParser struct {
 	group   bool
 	comment string // text of the last comment that was skipped
 	words   []word // what stands before the present separator
-	room    [8]word
 }
 
 // word is an atom or a quoted string without its quoting.
@@ -167,9 +170,6 @@ func (p *addressParser) add(a Address) {
 // readWords reads atoms and quoted strings up to something else, and returns the phrase that they
 // make: one space between words, no quoting.
 func (p *addressParser) readWords() (phrase string) {
-	if p.words == nil {
-		p.words = p.room[:0]
-	}
 	p.words = p.words[:0]
 	from, length := p.rest, 0
 	plain, blank := true, false
@@ -260,6 +260,7 @@ func isWordByte(c byte) bool {
 // domain reads a domain or an address literal, blanks and comments in it left out.
 func (p *addressParser) domain() string {
 	p.skip()
+	p.comment = "" // only one behind the address may be its name
 	var host string
 	for p.rest != "" {
 		var w string

@@ -117,4 +117,3 @@ func decodeQ(out []byte, s string) []byte {
 func unfold(s string) string {
 	return strings.NewReplacer("\r\n", "", "\n", "", "\r", " ").Replace(s)
 }
-

@@ -170,7 +170,10 @@ func (r *quotedReader) Read(b []byte) (int, error) {
 			}
 		}
 		var used int
-		r.out, used = decodeQuoted(r.room[:0], r.buf[:r.n], r.eof || r.n == len(r.buf))
+		r.out, used = decodeQuoted(r.room[:0], r.buf[:r.n], r.eof)
+		if used == 0 && r.n == len(r.buf) { // nothing but blanks, more than any line has
+			r.out, used = decodeQuoted(r.room[:0], r.buf[:r.n], true)
+		}
 		r.n = copy(r.buf[:], r.buf[used:r.n])
 	}
 	n := copy(b, r.out)

@@ -127,6 +127,12 @@ func (p *parser) finish(e *Part, d delimiter, lines int64) {
 	if e.BodyOffset == e.End {
 		e.Lines = 0
 	}
+	if n := len(e.Children); n > 0 {
+		e.Children[n-1].clamp(e.End)
+	}
+	if e.Message != nil {
+		e.Message.clamp(e.End)
+	}
 	if e.Type == "multipart" && len(e.Children) == 0 {
 		e.Children = []*Part{{
 			HeaderOffset: e.BodyOffset, BodyOffset: e.BodyOffset, End: e.End, Lines: e.Lines,
@@ -135,6 +141,22 @@ func (p *parser) finish(e *Part, d delimiter, lines int64) {
 	}
 	if isMessageType(e.Type, e.Subtype) && e.Message == nil {
 		e.Message = emptyMessage(e.BodyOffset)
+	}
+}
+
+// clamp keeps an entity within what it is part of: an empty one may begin where the delimiter behind it
+// does, and so behind the line break that belongs to that delimiter.
+func (p *Part) clamp(end int64) {
+	if p.End <= end {
+		return
+	}
+	p.End = end
+	p.BodyOffset, p.HeaderOffset = min(p.BodyOffset, end), min(p.HeaderOffset, end)
+	for _, c := range p.Children {
+		c.clamp(end)
+	}
+	if p.Message != nil {
+		p.Message.clamp(end)
 	}
 }
 

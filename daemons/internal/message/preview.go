@@ -98,7 +98,6 @@ func htmlText(doc string) string {
 			break
 		}
 		b.WriteString(doc[:i])
-		b.WriteByte(' ')
 		doc = doc[i:]
 		if strings.HasPrefix(doc, "<!--") {
 			_, doc, _ = strings.Cut(doc, "-->")
@@ -106,24 +105,26 @@ func htmlText(doc string) string {
 		}
 		tag, rest, _ := strings.Cut(doc[1:], ">")
 		doc = rest
-		if end := hiddenUntil(tag); end != "" {
-			doc = afterFold(doc, end)
+		name := tagName(tag)
+		switch name {
+		case "a", "b", "em", "font", "i", "span", "strong", "u":
+			continue // inside a word, perhaps
+		case "style", "script", "title", "head":
+			if !strings.HasPrefix(tag, "/") {
+				doc = afterFold(doc, "</"+name)
+			}
 		}
+		b.WriteByte(' ')
 	}
 	return html.UnescapeString(b.String())
 }
 
-// hiddenUntil is the end tag of an element whose content is not shown.
-func hiddenUntil(tag string) string {
-	name := tag
+func tagName(tag string) string {
+	tag = strings.TrimPrefix(tag, "/")
 	if i := strings.IndexAny(tag, " \t\r\n/"); i >= 0 {
-		name = tag[:i]
+		tag = tag[:i]
 	}
-	switch name = strings.ToLower(name); name {
-	case "style", "script", "title", "head":
-		return "</" + name
-	}
-	return ""
+	return strings.ToLower(tag)
 }
 
 // afterFold is what follows the tag that begins with start, in any case of letters.
