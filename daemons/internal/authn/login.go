@@ -207,6 +207,8 @@ func (a *authenticator) verify(ctx context.Context, at attempt) error {
 	addr, _ := addressKey(at.address, a.trusted)
 	key := a.digest("flight", at.user, addr, at.password)
 	a.mu.Lock()
+	a.metrics.waiting.Inc()
+	defer a.metrics.waiting.Dec()
 	f := a.flights[key]
 	if f == nil {
 		f = &flight{done: make(chan struct{})}

@@ -7,8 +7,9 @@ import (
 )
 
 type metrics struct {
-	logins *prometheus.CounterVec
-	delay  prometheus.Histogram
+	logins  *prometheus.CounterVec
+	delay   prometheus.Histogram
+	waiting prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -22,6 +23,10 @@ func newMetrics() *metrics {
 			Help:    "Waits imposed on logins because of earlier failures.",
 			Buckets: []float64{.25, .5, 1, 2, 4, 8, 16, 32},
 		}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "shoal_authn_waiting_logins",
+			Help: "Logins that wait for the directory's answer, or because of earlier failures.",
+		}),
 	}
 }
 
@@ -29,7 +34,7 @@ func (m *metrics) register(r prometheus.Registerer, entries func() float64) erro
 	if r == nil {
 		return nil
 	}
-	return errors.Join(r.Register(m.logins), r.Register(m.delay), r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	return errors.Join(r.Register(m.logins), r.Register(m.delay), r.Register(m.waiting), r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "shoal_authn_cache_entries",
 		Help: "Verified credentials that are remembered.",
 	}, entries)))
