@@ -235,7 +235,7 @@ func FuzzData(f *testing.F) {
 		if len(text) > 1<<15 {
 			return
 		}
-		if i := bytes.Index(append([]byte("\r\n"), text...), []byte("\r\n.\r\n")); i >= 0 {
+		if i := bytes.Index([]byte("\r\n"+string(text)+"\r\n"), []byte("\r\n.\r\n")); i >= 0 {
 			text = text[:max(i-2, 0)]
 		}
 		in := [][]byte{[]byte("EHLO me\r\n"), []byte("MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n")}
