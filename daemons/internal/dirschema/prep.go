@@ -1,6 +1,7 @@
 package dirschema
 
 import (
+	"bytes"
 	"errors"
 	"unicode"
 	"unicode/utf8"
@@ -45,12 +46,20 @@ func prepareUnicode(dst, v []byte, fold bool) ([]byte, error) {
 	if !utf8.Valid(v) {
 		return dst, errSyntax
 	}
-	if fold {
-		v = cases.Fold().Bytes(v)
-	}
-	v = norm.NFKC.Bytes(v)
-	if fold { // compatibility characters may decompose into capitals
-		v = norm.NFKC.Bytes(cases.Fold().Bytes(v))
+	v = bytes.Map(func(r rune) rune {
+		if mappedToNothing(r) && !white(r) {
+			return -1
+		}
+		return r
+	}, v)
+	for range 4 { // compatibility characters may decompose into capitals: until nothing changes
+		was := v
+		if fold {
+			v = cases.Fold().Bytes(v)
+		}
+		if v = norm.NFKC.Bytes(v); bytes.Equal(was, v) {
+			break
+		}
 	}
 	start, space := len(dst), false
 	for len(v) > 0 {
@@ -58,10 +67,8 @@ func prepareUnicode(dst, v []byte, fold bool) ([]byte, error) {
 		c := v[:n]
 		v = v[n:]
 		switch {
-		case unicode.Is(unicode.Zs, r) || r >= '\t' && r <= '\r' || r == 0x85 || r == 0x2028 || r == 0x2029:
+		case white(r):
 			space = true
-			continue
-		case mappedToNothing(r):
 			continue
 		case r == 0xfffd || unicode.Is(unicode.Co, r): // RFC 4518 §2.4: prohibited
 			return dst, errSyntax
@@ -73,6 +80,11 @@ func prepareUnicode(dst, v []byte, fold bool) ([]byte, error) {
 		dst = append(dst, c...)
 	}
 	return dst, nil
+}
+
+// white is what RFC 4518 §2.2 maps to a space.
+func white(r rune) bool {
+	return unicode.Is(unicode.Zs, r) || r >= '\t' && r <= '\r' || r == 0x85 || r == 0x2028 || r == 0x2029
 }
 
 // mappedToNothing is the list of RFC 4518 §2.2.

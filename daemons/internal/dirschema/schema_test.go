@@ -389,6 +389,7 @@ func FuzzNormalize(f *testing.F) {
 	s := load(f)
 	f.Add([]byte("Foo  bar"))
 	f.Add([]byte("stra\xc3\x9fe \xe2\x84\xab"))
+	f.Add([]byte("A\x10\u0304"))
 	f.Add([]byte("-00012"))
 	f.Add([]byte("20260102030405.5+0130"))
 	f.Fuzz(func(t *testing.T, b []byte) {
