@@ -67,6 +67,7 @@ func (e *Env) Listen(c conf.Listener, opts ...ListenOption) (net.Listener, error
 		refusedSource: e.stats.refused.WithLabelValues(c.Name, "source"),
 		refusedHeader: e.stats.refused.WithLabelValues(c.Name, "header"),
 		starved:       e.stats.refused.WithLabelValues(c.Name, "resources"),
+		patience:      proxyHeaderTimeout,
 		ready:         make(chan net.Conn),
 		done:          make(chan struct{}),
 	}
@@ -85,20 +86,25 @@ func (e *Env) Listen(c conf.Listener, opts ...ListenOption) (net.Listener, error
 // bind opens a TCP socket. Its error names listener, address and what to do.
 func bind(name, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
-	switch {
-	case err == nil:
-		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listener %q: address %s is in use%s: stop that program, or write another address in this listener's block: %w",
-			name, address, owner(address), syscall.EADDRINUSE)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("listener %q: user id %d may not bind %s: ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, or a socket handed over by systemd: %w",
-			name, os.Geteuid(), address, syscall.EACCES)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("listener %q: %s is not an address of this machine: write one that is, or none for all: %w",
-			name, address, syscall.EADDRNOTAVAIL)
+	if err != nil {
+		return nil, bindError(name, address, err)
 	}
-	return nil, fmt.Errorf("listener %q: %w", name, err)
+	return l, nil
+}
+
+func bindError(name, address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listener %q: %w: %s is taken%s: stop that program, or write another address in this listener's block",
+			name, syscall.EADDRINUSE, address, owner(address))
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listener %q: %w: user id %d may not bind %s: ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, or a socket handed over by systemd",
+			name, syscall.EACCES, os.Geteuid(), address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listener %q: %w: %s is not an address of this machine: write one that is, or none for all",
+			name, syscall.EADDRNOTAVAIL, address)
+	}
+	return fmt.Errorf("listener %q: %w", name, err)
 }
 
 // listener bounds the connections of an inner listener and takes the PROXY header off them.
@@ -108,6 +114,7 @@ type listener struct {
 	max      int64
 	networks []netip.Prefix // the balancers; none: no PROXY protocol
 	farewell string
+	patience time.Duration // for a PROXY header
 
 	open                         prometheus.Gauge
 	accepted, starved            prometheus.Counter
@@ -201,6 +208,10 @@ func (c *conn) Close() error {
 	c.once.Do(c.release)
 	return err
 }
+
+// NetConn gives the connection itself to servers that wait for their clients in a way of their own. It
+// is closed through c, which is counted.
+func (c *conn) NetConn() net.Conn { return c.Conn }
 
 // CloseWrite closes the sending half, where the connection has halves.
 func (c *conn) CloseWrite() error {
