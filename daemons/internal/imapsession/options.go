@@ -52,8 +52,6 @@ type Limits struct {
 	// BadCommands in a row end the connection; LoginFailures on one connection do too.
 	BadCommands   int `hcl:"bad_commands,optional" default:"3" min:"1" max:"1000"`
 	LoginFailures int `hcl:"login_failures,optional" default:"4" min:"1" max:"1000"`
-	// LoginFailureDelay is the pause before a refusal of a password is answered.
-	LoginFailureDelay time.Duration `hcl:"login_failure_delay,optional" default:"1s" max:"1m"`
 	// PreLoginCommands bounds the commands before a login.
 	PreLoginCommands int `hcl:"pre_login_commands,optional" default:"50" min:"2" max:"10000"`
 	// MaxConnections bounds all IMAP connections of the server, MaxPerAddress those from one client

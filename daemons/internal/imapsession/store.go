@@ -1,4 +1,14 @@
 package imapsession
 
+import (
+	"context"
+	"io"
+
+	"shoal/daemons/internal/mailstore"
+)
+
 // Store is the message store: *mailstore.Store.
-type Store interface{}
+type Store interface {
+	Account(ctx context.Context, volume, accountID string) (*mailstore.Account, error)
+	Stage(ctx context.Context, volume string, r io.Reader, max int64) (*mailstore.Staged, error)
+}

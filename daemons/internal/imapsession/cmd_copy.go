@@ -1,0 +1,89 @@
+package imapsession
+
+import (
+	"shoal/daemons/internal/imapwire"
+	"shoal/daemons/internal/mailstore"
+)
+
+// cmdCopy is COPY and MOVE, also with UID (RFC 9051 §6.4.7 and §6.4.8, RFC 4315 §3, RFC 6851). Either is
+// one commit in the destination; MOVE then expunges here.
+func cmdCopy(s *session, c *call) error {
+	set, err := s.setArgument()
+	if err != nil {
+		return err
+	}
+	name, err := s.dec.Mailbox()
+	if err != nil {
+		return err
+	}
+	if err := s.dec.End(); err != nil {
+		return err
+	}
+	move := c.name == "MOVE" || c.name == "UID MOVE"
+	b := s.box
+	if move && b.readOnly {
+		return errReadOnly
+	}
+	ranges, err := s.resolve(set, c.uid)
+	if err != nil {
+		return err
+	}
+	b.catchUp()
+	if !c.uid {
+		gone := false
+		b.view.each(ranges, func(_ uint32, _ *mailstore.Message, ghost bool) bool {
+			gone = gone || ghost
+			return !gone
+		})
+		if gone { // RFC 2180 §4.4.1: all or nothing
+			return no("EXPUNGEISSUED", "Some of the messages no longer exist")
+		}
+	}
+	uids := b.view.uidSet(ranges)
+	dst, err := s.acc.Open(c.ctx, name)
+	if err != nil {
+		return tryCreate(err)
+	}
+	if len(uids) == 0 {
+		return nil
+	}
+	var res mailstore.CopyResult
+	if !move {
+		res, err = b.mb.CopyTo(c.ctx, uids, dst)
+	} else {
+		if dst.Ref() == b.mb.Ref() {
+			return no("CANNOT", "The messages are there already")
+		}
+		res, err = b.mb.MoveTo(c.ctx, uids, dst)
+	}
+	if err != nil {
+		return tryCreate(err)
+	}
+	if len(res.Source) == 0 {
+		return nil
+	}
+	code := copyUID(&res)
+	if !move {
+		c.ok(code, "")
+		return nil
+	}
+	// RFC 6851 §4.3: the code comes before the messages vanish.
+	s.enc.Raw("* OK [").Raw(code).Raw("] Moved\r\n")
+	b.view.advance(res.State)
+	if s.qresync {
+		c.ok("HIGHESTMODSEQ "+itoa(res.State.ModSeq()), "")
+	}
+	return nil
+}
+
+// copyUID is the response code COPYUID (RFC 4315 §3).
+func copyUID(res *mailstore.CopyResult) string {
+	var from, to []imapwire.Range
+	for i := range res.Source {
+		from = imapwire.AddNumber(from, res.Source[i])
+		to = imapwire.AddNumber(to, res.Dest[i])
+	}
+	b := append([]byte("COPYUID "), itoa(uint64(res.UIDValidity))...)
+	b = imapwire.AppendSet(append(b, ' '), from)
+	return string(imapwire.AppendSet(append(b, ' '), to))
+}

@@ -1,0 +1,210 @@
+package imapsession
+
+import (
+	"context"
+	"errors"
+
+	"shoal/daemons/internal/imapwire"
+	"shoal/daemons/internal/mailstore"
+)
+
+// command is one row of the table of commands.
+type command struct {
+	run    func(*session, *call) error
+	states state
+	// numbers says that the command may name messages by sequence number, so that no EXPUNGE may be
+	// sent before it is answered. Its form with UID has no such limit.
+	numbers bool
+	// store says that the command may wait for the store or the directory: it gets a context with a
+	// time limit.
+	store bool
+	// quiet says that the command ends without telling the news of the selected mailbox.
+	quiet bool
+	// capability is what CAPABILITY says when the command is there; the base has none. Commands and
+	// capabilities are compared by a test.
+	capability string
+}
+
+// newCommands makes the table. "UID x" stands for the form of x that takes UIDs.
+func newCommands() map[string]*command {
+	return map[string]*command{
+		"CAPABILITY":   {run: cmdCapability, states: stateAny, quiet: true},
+		"NOOP":         {run: cmdNoop, states: stateAny, store: true},
+		"LOGOUT":       {run: cmdLogout, states: stateAny, quiet: true},
+		"ID":           {run: cmdID, states: stateAny, quiet: true, capability: "ID"},
+		"STARTTLS":     {run: cmdStartTLS, states: stateNew, quiet: true, capability: "STARTTLS"},
+		"LOGIN":        {run: cmdLogin, states: stateNew, store: true, quiet: true},
+		"AUTHENTICATE": {run: cmdAuthenticate, states: stateNew, store: true, quiet: true, capability: "SASL-IR"},
+
+		"ENABLE":      {run: cmdEnable, states: stateAuthed, quiet: true, capability: "ENABLE"},
+		"SELECT":      {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
+		"EXAMINE":     {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
+		"CREATE":      {run: cmdCreate, states: stateAuthed, store: true},
+		"DELETE":      {run: cmdDelete, states: stateAuthed, store: true},
+		"RENAME":      {run: cmdRename, states: stateAuthed, store: true},
+		"SUBSCRIBE":   {run: cmdSubscribe, states: stateAuthed, store: true},
+		"UNSUBSCRIBE": {run: cmdSubscribe, states: stateAuthed, store: true},
+		"LIST":        {run: cmdList, states: stateAuthed, store: true, capability: "CHILDREN"},
+		"LSUB":        {run: cmdLsub, states: stateAuthed, store: true},
+		"NAMESPACE":   {run: cmdNamespace, states: stateAuthed, capability: "NAMESPACE"},
+		"STATUS":      {run: cmdStatus, states: stateAuthed, store: true, capability: "STATUS=SIZE"},
+		"APPEND":      {run: cmdAppend, states: stateAuthed, capability: "UIDPLUS"},
+		"IDLE":        {run: cmdIdle, states: stateAuthed, store: true, quiet: true, capability: "IDLE"},
+
+		"CHECK":       {run: cmdNoop, states: stateSelected, store: true},
+		"CLOSE":       {run: cmdClose, states: stateSelected, store: true, quiet: true},
+		"UNSELECT":    {run: cmdUnselect, states: stateSelected, quiet: true, capability: "UNSELECT"},
+		"EXPUNGE":     {run: cmdExpunge, states: stateSelected, store: true},
+		"UID EXPUNGE": {run: cmdExpunge, states: stateSelected, store: true, capability: "UIDPLUS"},
+		"SEARCH":      {run: cmdSearch, states: stateSelected, store: true, numbers: true, capability: "ESEARCH"},
+		"UID SEARCH":  {run: cmdSearch, states: stateSelected, store: true},
+		"FETCH":       {run: cmdFetch, states: stateSelected, store: true, numbers: true},
+		"UID FETCH":   {run: cmdFetch, states: stateSelected, store: true},
+		"STORE":       {run: cmdStore, states: stateSelected, store: true, numbers: true, capability: "CONDSTORE"},
+		"UID STORE":   {run: cmdStore, states: stateSelected, store: true, capability: "CONDSTORE"},
+		"COPY":        {run: cmdCopy, states: stateSelected, store: true, capability: "UIDPLUS"},
+		"UID COPY":    {run: cmdCopy, states: stateSelected, store: true, capability: "UIDPLUS"},
+		"MOVE":        {run: cmdCopy, states: stateSelected, store: true, capability: "MOVE"},
+		"UID MOVE":    {run: cmdCopy, states: stateSelected, store: true, capability: "MOVE"},
+	}
+}
+
+// call is one command in progress.
+type call struct {
+	*command
+	ctx  context.Context
+	tag  string
+	name string // as in the table, "UID FETCH" for instance
+	uid  bool   // the form with UID
+
+	code string // response code of the tagged OK, without brackets
+	text string // its text; empty: "<name> completed"
+
+	// silent and said tell sync what the client knows already: a change that it takes for granted, and
+	// messages whose flags it has been told as of the present state.
+	silent *silentStore
+	said   mailstore.UIDSet
+}
+
+// ok sets code and text of the tagged OK.
+func (c *call) ok(code, text string) { c.code, c.text = code, text }
+
+// serveCommand reads a command, executes it and answers it.
+func (s *session) serveCommand() error {
+	tag, name, err := s.dec.Begin()
+	if err != nil {
+		return s.refuse(tag, "", err)
+	}
+	c := &call{tag: tag, name: name, ctx: s.srv.ctx}
+	if name == "UID" {
+		c.uid = true
+		if err = s.dec.SP(); err == nil {
+			name, err = s.dec.Keyword()
+		}
+		if err != nil {
+			return s.refuse(tag, "", err)
+		}
+		c.name = "UID " + name
+	}
+	c.command = s.srv.commands[c.name]
+	switch {
+	case c.command == nil:
+		return s.refuse(tag, "", badf("Unknown command"))
+	case c.states&s.state == 0:
+		return s.refuse(tag, c.name, s.outOfState(c.command))
+	}
+	if s.state == stateNew {
+		if s.commands++; int(s.commands) > s.srv.limits().PreLoginCommands {
+			s.bye("Too many commands without a login")
+			return errOver
+		}
+	}
+	if c.store {
+		var cancel context.CancelFunc
+		c.ctx, cancel = s.context()
+		defer cancel()
+	}
+	err = c.run(s, c)
+	if err == nil && !c.quiet && s.box != nil {
+		err = s.sync(c)
+	}
+	if err != nil && !errors.Is(err, errAnswered) {
+		return s.refuse(tag, c.name, err)
+	}
+	s.bad = 0
+	s.srv.m.commands.WithLabelValues(c.name, "ok").Inc()
+	if err != nil || s.idling { // IDLE is answered when it ends
+		return s.enc.Err()
+	}
+	s.tagged(c)
+	return s.enc.Err()
+}
+
+func (s *session) outOfState(c *command) error {
+	switch {
+	case s.state == stateNew:
+		return badf("Log in first")
+	case c.states == stateNew:
+		return badf("Already logged in")
+	}
+	return badf("No mailbox is selected")
+}
+
+// tagged writes the tagged OK of c.
+func (s *session) tagged(c *call) {
+	s.enc.Raw(c.tag).Raw(" OK ")
+	if c.code != "" {
+		s.enc.Byte('[').Raw(c.code).Raw("] ")
+	}
+	if c.text != "" {
+		s.enc.Raw(c.text)
+	} else {
+		s.enc.Raw(c.name).Raw(" completed")
+	}
+	s.enc.CRLF()
+}
+
+// refuse answers a command that failed with err, after finding the end of the command in the stream.
+// name is empty when there is no such command. It returns an error when the session cannot go on.
+func (s *session) refuse(tag, name string, err error) error {
+	var lost *imapwire.Fatal
+	if errors.As(err, &lost) || errors.Is(err, errOver) {
+		return err
+	}
+	if s.enc.Err() != nil {
+		return s.enc.Err()
+	}
+	answer, report := answerTo(err)
+	if report {
+		s.log().Error("command failed", "command", name, "error", err)
+	}
+	if err := s.dec.Discard(); err != nil {
+		return err
+	}
+	result, word := "no", " NO "
+	if answer.bad {
+		result, word = "bad", " BAD "
+	}
+	if name != "" {
+		s.srv.m.commands.WithLabelValues(name, result).Inc()
+	} else {
+		s.srv.m.commands.WithLabelValues("unknown", result).Inc()
+	}
+	if tag == "" {
+		tag = "*"
+	}
+	s.enc.Raw(tag).Raw(word)
+	if answer.code != "" {
+		s.enc.Byte('[').Raw(answer.code).Raw("] ")
+	}
+	s.enc.Raw(answer.text).CRLF()
+	if !answer.bad {
+		s.bad = 0
+		return s.enc.Err()
+	}
+	if s.bad++; int(s.bad) >= s.srv.limits().BadCommands {
+		s.bye("Too many bad commands in a row")
+		return errOver
+	}
+	return s.enc.Err()
+}
