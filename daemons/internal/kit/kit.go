@@ -62,7 +62,8 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
-// Common are the shared blocks of a configuration. Only Server must be there.
+// Common are the shared blocks of a configuration. Only Server must be there. A role that holds Log and
+// Drain as plain structs (not pointers) has their defaults, and lets a reload add the blocks.
 type Common struct {
 	Server     *conf.Server
 	Identity   *conf.Identity   // needed for Env.Creds and the control API

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // wantedFiles is the number of open files that root raises the limit to: one per connection, and some.
@@ -92,9 +90,6 @@ func dropRoot(account string, log *slog.Logger) error {
 	}
 	if err := syscall.Setuid(uid); err != nil {
 		return fmt.Errorf("change to user %q (%d): %w", name, uid, err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up new privileges: %w", err)
 	}
 	if os.Getuid() != uid || os.Geteuid() != uid || os.Getegid() != gid || uid != 0 && syscall.Setuid(0) == nil {
 		return errors.New("root was not given up")

@@ -226,9 +226,9 @@ func (p *process) serve(ctx context.Context, cancel context.CancelFunc) error {
 	reloading, again := false, false
 	drained := make(chan struct{})
 	drain := func(why string) {
-		p.log.Info("draining", "why", why)
 		p.draining.Store(true)
 		p.stats.draining.Set(1)
+		p.log.Info("draining", "why", why)
 		go func() { p.drain(ctx); close(drained) }()
 	}
 	for {

@@ -41,7 +41,7 @@ func (l *listener) readHeaders() {
 
 // readHeader reads the header of one connection and hands it on, or closes it.
 func (l *listener) readHeader(c *conn) {
-	stripped, err := takeHeader(c)
+	stripped, err := takeHeader(c, l.patience)
 	if err != nil {
 		l.refusedHeader.Inc()
 		l.log.Warn("connection refused: PROXY header", "remote", c.RemoteAddr().String(), "error", err)
@@ -82,9 +82,9 @@ func (p *proxied) LocalAddr() net.Addr  { return p.local }
 func (p *proxied) CloseWrite() error    { return p.inner.CloseWrite() }
 
 // takeHeader reads the header from the start of a connection.
-func takeHeader(c *conn) (net.Conn, error) {
+func takeHeader(c *conn, patience time.Duration) (net.Conn, error) {
 	pc := proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.REQUIRE),
-		proxyproto.SetReadHeaderTimeout(proxyHeaderTimeout), proxyproto.ValidateHeader(checkHeader))
+		proxyproto.SetReadHeaderTimeout(patience), proxyproto.ValidateHeader(checkHeader))
 	// A read of nothing makes the library parse the header and return its error.
 	if _, err := pc.Read(nil); err != nil {
 		return nil, err
