@@ -1,0 +1,562 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// journal drives one log: a mailbox's or an account's list. It holds the newest fold that this server
+// knows, reads on by the Read rule, and commits for everybody on this server (commit.go).
+//
+// Whoever reads or commits holds drive; everything below it in the struct belongs to the holder. What
+// others may see is published whole through pub.
+type journal struct {
+	store *Store
+	vol   *volume
+	kind  *logKind
+	ref   Ref
+	dir   string
+	log   *slog.Logger
+
+	pub     atomic.Pointer[published]
+	tickets atomic.Uint64
+	used    atomic.Int64 // boot time of the last use, for the cache
+	waiting sync.Mutex   // guards queue
+	queue   []*request
+	watch   watchSet
+	hinted  atomic.Bool // a read because of a hint is on its way
+
+	drive     chan struct{}
+	began     uint64 // a read that began after this ticket was drawn has been completed
+	fold      logFold
+	loaded    bool
+	known     uint64 // the last record folded in
+	marks     marks
+	other     []string // unknown lines of the snapshot
+	base      uint64   // the newest snapshot that fold rests on
+	fullBase  uint64   // the newest complete one under it
+	depth     int      // snapshots in the chain from fullBase to base
+	tail      []tailRecord
+	tailBytes int
+	looked    bool          // w/ has been listed after known+1 was seen absent
+	lookedAt  time.Duration // when that was
+	unsynced  bool          // records of others were folded that may not be durable yet (local volumes)
+	segMade   uint64        // segment whose directory is known to be durable, plus one
+	floor     int64         // the highest floor seen
+	names     []string      // buffer for listings
+	pending   nonce         // the commit in flight
+	pendReqs  []*request
+	addrs     map[string]string // addresses by interest entry: names are never reused
+	seed      *rand.Rand
+}
+
+type published struct {
+	state any
+	n     uint64
+}
+
+// logKind is what the two kinds of logs do differently.
+type logKind struct {
+	name  string
+	lines string
+	fresh func() logFold
+	load  func(*snapshot) (logFold, error)
+}
+
+// logFold is the fold of one kind of log.
+type logFold interface {
+	applyRecord(r *tailRecord, reqs []*request) error
+	state() any // publishes
+	isClosed() bool
+	snapshotText(b []byte, m marks, other []string) []byte
+	messages() int
+}
+
+var mailboxKind = &logKind{
+	name: kindMailbox, lines: mailLines,
+	fresh: func() logFold { return newMailFold() },
+	load:  func(s *snapshot) (logFold, error) { return loadMailSnapshot(s) },
+}
+
+var accountKind = &logKind{
+	name: kindAccount, lines: acctLines,
+	fresh: func() logFold { return newAcctFold() },
+	load:  func(s *snapshot) (logFold, error) { return loadAcctSnapshot(s) },
+}
+
+func (f *mailFold) applyRecord(r *tailRecord, reqs []*request) error {
+	var effects []*mailEffect
+	for _, q := range reqs {
+		effects = append(effects, &q.mail)
+	}
+	return f.apply(r.n, r.nonce.origin, r.body, effects)
+}
+
+func (f *mailFold) state() any     { return f.publish() }
+func (f *mailFold) isClosed() bool { return f.s.closed }
+func (f *mailFold) messages() int  { return f.s.count }
+func (f *mailFold) snapshotText(b []byte, m marks, other []string) []byte {
+	return f.s.appendSnapshot(b, m, other)
+}
+
+func (f *acctFold) applyRecord(r *tailRecord, reqs []*request) error {
+	var effects []*acctEffect
+	for _, q := range reqs {
+		effects = append(effects, &q.acct)
+	}
+	return f.apply(r.n, r.body, effects)
+}
+
+func (f *acctFold) state() any     { return f.publish() }
+func (f *acctFold) isClosed() bool { return f.s.closed }
+func (f *acctFold) messages() int  { return len(f.s.boxes) }
+func (f *acctFold) snapshotText(b []byte, m marks, other []string) []byte {
+	return f.s.appendSnapshot(b, m, other)
+}
+
+// errGone: w/, snap/ or log/ is missing: the mailbox has left its place.
+var errGone = errors.New("log is gone")
+
+func newJournal(s *Store, v *volume, kind *logKind, dir string, ref Ref) *journal {
+	return &journal{
+		store: s, vol: v, kind: kind, dir: dir, ref: ref, log: s.log,
+		drive: make(chan struct{}, 1), floor: -1, addrs: map[string]string{},
+		seed: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+	}
+}
+
+func segment(n uint64) uint64 { return (n - 1) / segmentLen }
+
+func (j *journal) segmentPath(k uint64) string {
+	b := make([]byte, 0, len(j.dir)+32)
+	b = append(append(b, j.dir...), "/"+dirLog+"/"...)
+	return string(appendDec(b, k))
+}
+
+func (j *journal) recordPath(n uint64) string {
+	b := make([]byte, 0, len(j.dir)+48)
+	b = append(append(b, j.dir...), "/"+dirLog+"/"...)
+	b = append(appendDec(b, segment(n)), '/')
+	return string(appendDec(b, n))
+}
+
+// spillPath is the file of a spilled record.
+func (j *journal) spillPath(n uint64, nc nonce) string {
+	b := append([]byte(j.segmentPath(segment(n))), "/s"...)
+	b = append(appendDec(b, n), '.')
+	return string(nc.append(b))
+}
+
+func (j *journal) snapPath(n uint64) string {
+	return string(appendDec([]byte(j.dir+"/"+dirSnap+"/"), n))
+}
+
+// lock takes drive.
+func (j *journal) lock(ctx context.Context) error {
+	select {
+	case j.drive <- struct{}{}:
+		return nil
+	default:
+	}
+	t := j.vol.clk.NewTimer(j.vol.timeout)
+	defer t.Stop()
+	select {
+	case j.drive <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C():
+		j.vol.stalls.Add(1)
+		return fmt.Errorf("%s: %w: busy for %v", j.dir, ErrUnavailable, j.vol.timeout)
+	}
+}
+
+func (j *journal) unlock() { <-j.drive }
+
+// drives runs fn with drive and a slot of the volume.
+func (j *journal) drives(ctx context.Context, fn func() error) error {
+	if err := j.lock(ctx); err != nil {
+		return err
+	}
+	if err := j.vol.acquire(ctx); err != nil {
+		j.unlock()
+		return err
+	}
+	return j.vol.run(ctx, func() error {
+		defer j.unlock()
+		return fn()
+	})
+}
+
+// read returns a state that includes everything acknowledged anywhere before the call.
+func (j *journal) read(ctx context.Context) (any, error) {
+	ticket := j.tickets.Add(1)
+	var state any
+	err := j.drives(ctx, func() error {
+		if j.began < ticket || !j.loaded {
+			began := j.tickets.Load()
+			if err := j.advance(); err != nil {
+				return err
+			}
+			if err := j.settle(); err != nil {
+				return err
+			}
+			j.began = began
+		}
+		state = j.publish()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	j.store.touch(j)
+	return state, nil
+}
+
+// publish makes the fold visible. Only a verified fold is published.
+func (j *journal) publish() any {
+	if p := j.pub.Load(); p != nil && p.n == j.known {
+		return p.state
+	}
+	s := j.fold.state()
+	j.pub.Store(&published{s, j.known})
+	j.watch.wake()
+	return s
+}
+
+// settle makes what was read from others durable before anybody is told about it. On a local volume
+// another process may have shown its record before it could sync it.
+func (j *journal) settle() error {
+	if !j.unsynced || j.vol.network {
+		return nil
+	}
+	if err := j.vol.syncDir(j.segmentPath(segment(j.known))); err != nil {
+		if !isNotExist(err) {
+			return err
+		}
+	}
+	j.unsynced = false
+	return nil
+}
+
+// forget drops the fold: the next read starts from a snapshot.
+func (j *journal) forget() {
+	j.fold, j.loaded, j.known, j.looked = nil, false, 0, false
+	j.marks, j.other, j.tail, j.tailBytes = nil, nil, nil, 0
+	j.unsynced = false
+}
+
+// advance brings the fold to the newest record, by the Read rule:
+//
+// Fold while there is a next record. Then list w/; if a floor covers the segment of the first record
+// read, what was read may have been garbage in a segment under deletion: discard all and begin at the
+// newest snapshot. An absent next record means "nothing new" only while a listing of w/, made after that very
+// record was seen absent, is younger than R/2: a compacted record looks exactly like one to come.
+func (j *journal) advance() error {
+	if !j.loaded {
+		if err := j.reload(); err != nil {
+			return err
+		}
+	}
+	for tries := 0; ; tries++ {
+		start := j.known
+		var foldErr error
+		at := j.vol.clk.Boot()
+		for {
+			more, err := j.readNext()
+			if err != nil {
+				foldErr = err
+				break
+			}
+			if !more {
+				break
+			}
+			at = j.vol.clk.Boot()
+		}
+		if foldErr != nil && !errors.Is(foldErr, ErrCorrupt) && !errors.Is(foldErr, ErrNewerFormat) {
+			j.forget()
+			return foldErr
+		}
+		if start == j.known && foldErr == nil && j.looked && at-j.lookedAt < j.store.o.Retention/2 {
+			return nil
+		}
+		if err := j.look(); err != nil {
+			j.forget()
+			return err
+		}
+		if j.covered(start + 1) {
+			if tries > 100 {
+				j.forget()
+				return fmt.Errorf("%s: the log is compacted faster than it can be read: %w", j.dir, ErrUnavailable)
+			}
+			if err := j.reload(); err != nil {
+				return err
+			}
+			continue
+		}
+		if foldErr != nil {
+			j.forget()
+			return fmt.Errorf("%s: %w", j.dir, foldErr)
+		}
+		j.looked, j.lookedAt = true, at
+		if start != j.known {
+			j.unsynced = true
+		}
+		return nil
+	}
+}
+
+// covered tells whether a floor covers the segment of record n.
+func (j *journal) covered(n uint64) bool {
+	return j.store.knobs.noFence == false && j.floor >= int64(segment(n))
+}
+
+// readNext folds record known+1, if it is there.
+func (j *journal) readNext() (bool, error) {
+	n := j.known + 1
+	var buf [maxRecord + 24]byte
+	path := j.recordPath(n)
+	l, err := j.vol.fs.Readlink(path, buf[:])
+	switch {
+	case err == nil:
+	case isNotExist(err):
+		return false, nil
+	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.EINVAL):
+		return false, fmt.Errorf("%s: not a record: %w", path, ErrCorrupt)
+	default:
+		return false, ioErr("readlink", path, err)
+	}
+	rec, err := parseRecord(string(buf[:l]))
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	if rec.spill {
+		rec.body, err = j.readSpill(n, &rec)
+		if isNotExist(err) {
+			// Being deleted with its segment: whether that explains it, the floor will tell.
+			return false, fmt.Errorf("%s: its file is missing: %w", path, ErrCorrupt)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, j.foldRecord(&tailRecord{n, rec.nonce, rec.body})
+}
+
+func (j *journal) readSpill(n uint64, r *record) (string, error) {
+	path := j.spillPath(n, r.nonce)
+	b, err := readFile(j.vol.fs, path, int64(r.size))
+	switch {
+	case isNotExist(err):
+		return "", err
+	case errors.Is(err, syscall.EFBIG):
+		return "", fmt.Errorf("%s: longer than its record says: %w", path, ErrCorrupt)
+	case err != nil:
+		return "", ioErr("read", path, err)
+	}
+	if uint64(len(b)) != r.size || checksum(b) != r.crc {
+		return "", fmt.Errorf("%s: checksum: %w", path, ErrCorrupt)
+	}
+	return string(b), nil
+}
+
+// foldRecord adds the next record to the fold.
+func (j *journal) foldRecord(r *tailRecord) error {
+	var reqs []*request
+	if j.pendReqs != nil && r.nonce == j.pending {
+		reqs = j.pendReqs
+	}
+	if err := j.fold.applyRecord(r, reqs); err != nil {
+		return fmt.Errorf("record %d: %w", r.n, err)
+	}
+	j.known = r.n
+	j.looked = false
+	j.marks.add(r.nonce, r.n)
+	if j.tail != nil || r.n == j.base+1 {
+		j.tailBytes += len(r.body) + 40
+		if j.tailBytes <= maxTail {
+			j.tail = append(j.tail, *r)
+		} else {
+			j.tail = nil
+		}
+	}
+	return nil
+}
+
+// maxTail bounds the records kept for a snapshot that continues another.
+const maxTail = 256 << 10
+
+// look lists w/ with a fresh open: the floors, and whom to tell.
+func (j *journal) look() error {
+	path := j.dir + "/" + dirInterest
+	names, err := j.vol.fs.ReadDir(path, j.names[:0])
+	j.names = names
+	if isNotExist(err) {
+		return j.gone(path)
+	}
+	if err != nil {
+		return ioErr("list", path, err)
+	}
+	for _, name := range names {
+		f, ok := strings.CutPrefix(name, floorPrefix)
+		if !ok {
+			continue
+		}
+		if f == floorMax {
+			return j.gone(path)
+		}
+		if k, ok := parseDec(f); ok {
+			j.floor = max(j.floor, int64(k))
+		}
+	}
+	return nil
+}
+
+// gone says that the mailbox has left its place, unless the whole volume has.
+func (j *journal) gone(path string) error {
+	if err := j.vol.present(); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w: %w", path, ErrMailboxClosed, errGone)
+}
+
+// reload starts again from the newest snapshot that can be read.
+func (j *journal) reload() error {
+	j.forget()
+	for _, q := range j.pendReqs {
+		q.mail.resolved, q.acct.resolved = false, false
+	}
+	path := j.dir + "/" + dirSnap
+	var broken error
+	for range 20 {
+		names, err := j.vol.fs.ReadDir(path, nil)
+		if isNotExist(err) {
+			return j.gone(path)
+		}
+		if err != nil {
+			return ioErr("list", path, err)
+		}
+		snaps := numbers(names)
+		if len(snaps) == 0 {
+			j.start(&loaded{fold: j.kind.fresh(), marks: marks{}})
+			return nil
+		}
+		again := false
+		for i := len(snaps) - 1; i >= 0; i-- {
+			l, err := j.loadSnapshot(snaps[i])
+			if err == nil {
+				j.start(l)
+				return nil
+			}
+			if isNotExist(err) {
+				again = true // deleted since the listing: there is a newer one
+				break
+			}
+			if errors.Is(err, ErrNewerFormat) || !errors.Is(err, ErrCorrupt) {
+				return err
+			}
+			// An older one will do if the log still reaches back to it; the floor decides.
+			j.log.Error("snapshot is corrupt", "path", j.snapPath(snaps[i]), "err", err)
+			broken = err
+		}
+		if !again {
+			return broken
+		}
+	}
+	return fmt.Errorf("%s: snapshots vanish faster than they can be read: %w", path, ErrUnavailable)
+}
+
+// numbers returns the decimal names in ascending order.
+func numbers(names []string) []uint64 {
+	var out []uint64
+	for _, s := range names {
+		if n, ok := parseDec(s); ok && n > 0 {
+			out = append(out, n)
+		}
+	}
+	sortUint64(out)
+	return out
+}
+
+// loaded is a fold made from snapshots.
+type loaded struct {
+	fold    logFold
+	marks   marks
+	other   []string
+	n, full uint64
+	depth   int
+}
+
+func (j *journal) start(l *loaded) {
+	j.fold, j.marks, j.other, j.known = l.fold, l.marks, l.other, l.n
+	j.base, j.fullBase, j.depth = l.n, l.full, l.depth
+	j.tail, j.tailBytes = nil, 0
+	j.loaded, j.looked = true, false
+}
+
+// maxChain bounds the snapshots that continue one another.
+const maxChain = 16
+
+// loadSnapshot reads snap/<n> and what it rests on.
+func (j *journal) loadSnapshot(n uint64) (*loaded, error) {
+	var chain []*snapshot
+	for at := n; ; {
+		path := j.snapPath(at)
+		b, err := readFile(j.vol.fs, path, maxSnapshot)
+		if isNotExist(err) {
+			return nil, err
+		}
+		if err != nil {
+			return nil, ioErr("read", path, err)
+		}
+		s, err := parseSnapshot(string(b), j.kind.name, j.kind.lines)
+		if err == nil && s.n != at {
+			err = fmt.Errorf("it is number %d: %w", s.n, ErrCorrupt)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		chain = append(chain, s)
+		if s.base == 0 {
+			break
+		}
+		if len(chain) > maxChain {
+			return nil, fmt.Errorf("%s: chain of snapshots too long: %w", path, ErrCorrupt)
+		}
+		at = s.base
+	}
+	full := chain[len(chain)-1]
+	fold, err := j.kind.load(full)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", j.snapPath(full.n), err)
+	}
+	l := &loaded{fold: fold, marks: full.marks, other: full.other, n: n, full: full.n, depth: len(chain) - 1}
+	for i := len(chain) - 2; i >= 0; i-- {
+		for k := range chain[i].tail {
+			r := &chain[i].tail[k]
+			var reqs []*request
+			if j.pendReqs != nil && r.nonce == j.pending {
+				reqs = j.pendReqs
+			}
+			if err := fold.applyRecord(r, reqs); err != nil {
+				return nil, fmt.Errorf("%s: record %d: %w", j.snapPath(chain[i].n), r.n, err)
+			}
+			l.marks.add(r.nonce, r.n)
+		}
+	}
+	return l, nil
+}
+
+// maxSnapshot bounds a snapshot file.
+const maxSnapshot = 1 << 30
+
+func sortUint64(s []uint64) { slices.Sort(s) }

@@ -1,0 +1,38 @@
+package mailstore
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	commits      prometheus.Counter
+	committedOps prometheus.Counter
+	races        prometheus.Counter
+	fenced       prometheus.Counter
+	hintsSent    prometheus.Counter
+	hintsTaken   prometheus.Counter
+	snapshots    prometheus.Counter
+	removed      prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	var err error
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		if r != nil {
+			if e := r.Register(c); e != nil && err == nil {
+				err = e
+			}
+		}
+		return c
+	}
+	m := &metrics{
+		commits:      counter("shoal_store_commits_total", "Records committed to mailbox and account logs."),
+		committedOps: counter("shoal_store_commit_ops_total", "Operations in those records: more than commits when several went into one."),
+		races:        counter("shoal_store_commit_races_total", "Attempts to commit that another server's commit came before."),
+		fenced:       counter("shoal_store_commit_fenced_total", "Attempts to commit into a segment of a log that is being deleted: this server had been far behind."),
+		hintsSent:    counter("shoal_store_hints_sent_total", "Hints sent to other servers with a live interest in a mailbox."),
+		hintsTaken:   counter("shoal_store_hints_received_total", "Hints received from other servers."),
+		snapshots:    counter("shoal_store_snapshots_total", "Snapshots written."),
+		removed:      counter("shoal_store_files_removed_total", "Files removed by compaction, collection and purge."),
+	}
+	return m, err
+}

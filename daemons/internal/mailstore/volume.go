@@ -1,0 +1,306 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/vfs"
+)
+
+// A volume is a directory with a marker file that names it.
+//
+//	<root>/shoal-volume           marker
+//	<root>/a/<hh>/<account id>/   accounts
+//	<root>/trash/                 deleted mailboxes and accounts
+//	<root>/tmp/                   what is not in its place yet
+//	<root>/maint/                 stamps of the background work
+//
+//	marker = "shoal-volume " version LF *( key SP value LF )     id <uuid>
+//
+// Unknown keys are passed over. The marker is what tells a mounted volume from its empty mount point: a
+// directory without it is never written to.
+const markerName = "shoal-volume"
+
+const maxMarker = 4096
+
+type volume struct {
+	store   *Store
+	fs      vfs.FS
+	clk     clock.Clock
+	name    string
+	root    string
+	id      string
+	network bool          // the server commits each call: no syncs of directories needed
+	slots   chan struct{} // bounds the file operations in progress
+	timeout time.Duration
+	stalls  atomic.Int64 // callers that gave up waiting
+}
+
+func readMarker(fs vfs.FS, root string) (id string, err error) {
+	path := root + "/" + markerName
+	b, err := readFile(fs, path, maxMarker)
+	switch {
+	case isNotExist(err):
+		return "", fmt.Errorf("%s: %w: there is no file %s in it (is the volume mounted?)", root, ErrNotVolume, markerName)
+	case err != nil:
+		return "", ioErr("read", path, err)
+	}
+	head, rest, _ := strings.Cut(string(b), "\n")
+	version, ok := strings.CutPrefix(head, "shoal-volume ")
+	if !ok {
+		return "", fmt.Errorf("%s: %w: first line %.40q", path, ErrNotVolume, head)
+	}
+	if _, _, err := parseVersion(version); err != nil {
+		return "", fmt.Errorf("%s: %w: this server reads versions up to %d.x: upgrade it", path, err, formatMajor)
+	}
+	for line := range strings.SplitSeq(rest, "\n") {
+		if v, ok := strings.CutPrefix(line, "id "); ok {
+			return v, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w: it has no id line", path, ErrNotVolume)
+}
+
+// readFile reads a whole file of at most max bytes.
+func readFile(fs vfs.FS, path string, limit int64) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, 0, 4096)
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := f.ReadAt(b[len(b):cap(b)], int64(len(b)))
+		b = b[:len(b)+n]
+		switch {
+		case err == io.EOF:
+			if int64(len(b)) > limit {
+				return nil, syscall.EFBIG
+			}
+			return b, nil
+		case err != nil:
+			return nil, err
+		case int64(len(b)) > limit:
+			return nil, syscall.EFBIG
+		}
+	}
+}
+
+// InitVolume makes the directory path a volume with the given id (a UUID). It fails when path holds the
+// marker of another volume, and changes nothing when it is that volume already.
+func InitVolume(fs vfs.FS, path, id string) error {
+	if id == "" || strings.ContainsAny(id, " \n\t") {
+		return fmt.Errorf("volume id %q: must be a UUID", id)
+	}
+	path = strings.TrimRight(path, "/")
+	if have, err := readMarker(fs, path); err == nil {
+		if have != id {
+			return fmt.Errorf("%s: %w: it is volume %s already, not %s", path, ErrWrongVolume, have, id)
+		}
+		return nil
+	} else if !errors.Is(err, ErrNotVolume) {
+		return err
+	}
+	if _, err := fs.Lstat(path + "/" + markerName); err == nil {
+		return fmt.Errorf("%s/%s exists but is no marker of a volume: %w", path, markerName, ErrNotVolume)
+	}
+	dirs := []string{"a", "trash", "tmp", "maint"}
+	for i := range 256 {
+		dirs = append(dirs, fmt.Sprintf("a/%02x", i))
+	}
+	for _, d := range dirs {
+		if err := fs.Mkdir(path + "/" + d); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return ioErr("mkdir", path+"/"+d, err)
+		}
+	}
+	tmp := path + "/" + markerName + ".new"
+	if err := writeFile(fs, tmp, fmt.Appendf(nil, "shoal-volume %d.%d\nid %s\n", formatMajor, formatMinor, id)); err != nil {
+		return ioErr("write", tmp, err)
+	}
+	if err := fs.SyncDir(path + "/a"); err != nil {
+		return ioErr("sync", path+"/a", err)
+	}
+	if err := fs.Rename(tmp, path+"/"+markerName); err != nil {
+		return ioErr("rename", tmp, err)
+	}
+	return ioErr("sync", path, fs.SyncDir(path))
+}
+
+// writeFile creates path with the given content, stable; a partial file is removed.
+func writeFile(fs vfs.FS, path string, parts ...[]byte) error {
+	f, err := fs.Create(path)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if _, err = f.Write(p); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		// The name is nobody else's: best effort, the collector takes what stays.
+		_ = fs.Unlink(path)
+	}
+	return err
+}
+
+// AddVolume opens the volume at path under the name that the directory gives it. It refuses (ErrNotVolume,
+// ErrWrongVolume, ErrNewerFormat, ErrReadOnly) a path without the marker file of that id.
+func (s *Store) AddVolume(name, path, id string) error {
+	path = strings.TrimRight(path, "/")
+	have, err := readMarker(s.fs, path)
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	if id != "" && have != id {
+		return fmt.Errorf("volume %s: %s: %w: its id is %s, the configuration expects %s", name, path, ErrWrongVolume, have, id)
+	}
+	st, err := s.fs.Statfs(path)
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", name, ioErr("statfs", path, err))
+	}
+	if st.ReadOnly {
+		return fmt.Errorf("volume %s: %s: %w: mount it read-write", name, path, ErrReadOnly)
+	}
+	v := &volume{
+		store: s, fs: s.fs, clk: s.clk, name: name, root: path, id: have, network: st.Network,
+		slots: make(chan struct{}, s.o.VolumeCalls), timeout: s.o.CallTimeout,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("volume %s: store: %w", name, ErrClosed)
+	}
+	if s.volumes[name] != nil {
+		return fmt.Errorf("volume %s: defined twice", name)
+	}
+	s.volumes[name] = v
+	return nil
+}
+
+// present tells whether the volume is still mounted: asked before "it is not there" is believed.
+func (v *volume) present() error {
+	id, err := readMarker(v.fs, v.root)
+	if err != nil {
+		return fmt.Errorf("volume %s: %w: %w", v.name, ErrUnavailable, err)
+	}
+	if id != v.id {
+		return fmt.Errorf("volume %s: %w: %w: found id %s, want %s", v.name, ErrUnavailable, ErrWrongVolume, id, v.id)
+	}
+	return nil
+}
+
+// acquire waits for the right to start file operations. A volume that hangs keeps its slots: then
+// callers are refused after the time limit, and the rest of the server lives on.
+func (v *volume) acquire(ctx context.Context) error {
+	select {
+	case v.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	t := v.clk.NewTimer(v.timeout)
+	defer t.Stop()
+	select {
+	case v.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C():
+		v.stalls.Add(1)
+		return fmt.Errorf("volume %s: %w: %d file operations have not come back", v.name, ErrUnavailable, cap(v.slots))
+	}
+}
+
+func (v *volume) release() { <-v.slots }
+
+// run executes fn, which does file operations, in a slot got by acquire. On a network volume the caller
+// waits no longer than the time limit; fn then goes on by itself, so it must own what it touches.
+func (v *volume) run(ctx context.Context, fn func() error) error {
+	if !v.network {
+		defer v.release()
+		return fn()
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer v.release()
+		done <- fn()
+	}()
+	t := v.clk.NewTimer(v.timeout)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C():
+		v.stalls.Add(1)
+		return fmt.Errorf("volume %s: %w: no answer for %v", v.name, ErrUnavailable, v.timeout)
+	}
+}
+
+// do is acquire and run.
+func (v *volume) do(ctx context.Context, fn func() error) error {
+	if err := v.acquire(ctx); err != nil {
+		return err
+	}
+	return v.run(ctx, fn)
+}
+
+// syncDir makes a directory's entries durable where the file server does not do so by itself.
+func (v *volume) syncDir(path string) error {
+	if v.network {
+		return nil
+	}
+	return ioErr("sync", path, v.fs.SyncDir(path))
+}
+
+func isNotExist(err error) bool {
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ESTALE) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// certain tells whether an error of a call proves that the call had no effect.
+func certain(err error) bool {
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES, syscall.EPERM, syscall.ENAMETOOLONG, syscall.EMFILE, syscall.ENFILE, syscall.EINVAL, syscall.ENOTDIR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// ioErr adds the operation and path to an error of the file system, and the store's error that it means.
+func ioErr(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var kind error
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		kind = ErrNoSpace
+	case errors.Is(err, syscall.EROFS):
+		kind = ErrReadOnly
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, syscall.ESTALE), errors.Is(err, syscall.ENODEV),
+		errors.Is(err, syscall.EHOSTDOWN), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
+		errors.Is(err, syscall.ENOTCONN), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		kind = ErrUnavailable
+	default:
+		return fmt.Errorf("%s %s: %w", op, path, err)
+	}
+	return fmt.Errorf("%w: %s %s: %w", kind, op, path, err)
+}
