@@ -196,11 +196,28 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// conn is a counted connection.
+// conn is a counted connection, with the addresses of its PROXY header if it had one.
 type conn struct {
 	net.Conn
-	once    sync.Once
-	release func()
+	once          sync.Once
+	release       func()
+	remote, local net.Addr // nil: those of the socket
+}
+
+// RemoteAddr is the client's address.
+func (c *conn) RemoteAddr() net.Addr {
+	if c.remote != nil {
+		return c.remote
+	}
+	return c.Conn.RemoteAddr()
+}
+
+// LocalAddr is the address that the client connected to.
+func (c *conn) LocalAddr() net.Addr {
+	if c.local != nil {
+		return c.local
+	}
+	return c.Conn.LocalAddr()
 }
 
 func (c *conn) Close() error {

@@ -203,7 +203,8 @@ func TestProxyHeader(t *testing.T) {
 	if got := s.LocalAddr().String(); got != "198.51.100.9:25" {
 		t.Errorf("local %s", got)
 	}
-	if got := read(t, s, 4); got != "EHLO" {
+	// What follows the header is still in the socket, for whoever looks there.
+	if got := read(t, s.(interface{ NetConn() net.Conn }).NetConn(), 4); got != "EHLO" {
 		t.Errorf("read %q behind the header", got)
 	}
 	send(t, s, "hello")
@@ -266,6 +267,7 @@ func TestBadProxyHeader(t *testing.T) {
 		"short address":    header(cmdProxy, famTCP4, addresses[:8]),
 		"too long":         header(cmdProxy, famTCP4, addresses+strings.Repeat("\x00", 60000)),
 		"broken signature": "\r\n\r\n\x00\r\nQUIX\n" + "rest of it",
+		"cut off":          header(cmdProxy, famTCP4, addresses)[:20],
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := testEnv(t)
@@ -274,6 +276,11 @@ func TestBadProxyHeader(t *testing.T) {
 			c := dial(t, "127.0.0.1", l)
 			// The end may come while we still send.
 			_, _ = io.WriteString(c, text)
+			if name == "cut off" {
+				if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			wantClosed(t, c, "")
 			if n := metric(t, e, "header"); n != 1 {
 				t.Errorf("%v refused for their header, wanted 1", n)

@@ -1,8 +1,12 @@
 package kit
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"time"
@@ -41,15 +45,14 @@ func (l *listener) readHeaders() {
 
 // readHeader reads the header of one connection and hands it on, or closes it.
 func (l *listener) readHeader(c *conn) {
-	stripped, err := takeHeader(c, l.patience)
-	if err != nil {
+	if err := c.takeHeader(l.patience); err != nil {
 		l.refusedHeader.Inc()
 		l.log.Warn("connection refused: PROXY header", "remote", c.RemoteAddr().String(), "error", err)
 		c.Close()
 		return
 	}
 	select {
-	case l.ready <- stripped:
+	case l.ready <- c:
 	case <-l.done:
 		c.Close()
 	}
@@ -70,29 +73,45 @@ func (l *listener) trusted(a net.Addr) bool {
 	return false
 }
 
-// proxied is a connection behind its PROXY header, with the addresses that the header gave.
-type proxied struct {
-	*proxyproto.Conn
-	inner         *conn
-	remote, local net.Addr
-}
+// A version 2 header is 16 bytes and what their last two count: 12 bytes of signature, version and command,
+// family and transport, length (big-endian). proxyMaxRest is far more than balancers send.
+const (
+	proxyFixed   = 16
+	proxyMaxRest = 2048
+)
 
-func (p *proxied) RemoteAddr() net.Addr { return p.remote }
-func (p *proxied) LocalAddr() net.Addr  { return p.local }
-func (p *proxied) CloseWrite() error    { return p.inner.CloseWrite() }
-
-// takeHeader reads the header from the start of a connection.
-func takeHeader(c *conn, patience time.Duration) (net.Conn, error) {
-	pc := proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.REQUIRE),
-		proxyproto.SetReadHeaderTimeout(patience), proxyproto.ValidateHeader(checkHeader))
-	// A read of nothing makes the library parse the header and return its error.
-	if _, err := pc.Read(nil); err != nil {
-		return nil, err
+// takeHeader reads the header from the start of a connection, to the byte: whoever waits for the socket
+// afterwards finds what the client sent in it, and not in a buffer of ours.
+func (c *conn) takeHeader(patience time.Duration) error {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return err
 	}
-	if pc.ProxyHeader() == nil {
-		return nil, errors.New("none was sent")
+	b := make([]byte, proxyFixed, proxyFixed+256)
+	if _, err := io.ReadFull(c, b); err != nil {
+		return fmt.Errorf("none was sent: %w", err)
 	}
-	return &proxied{Conn: pc, inner: c, remote: pc.RemoteAddr(), local: pc.LocalAddr()}, nil
+	if !bytes.HasPrefix(b, proxyproto.SIGV2) {
+		return errors.New("none of version 2 was sent")
+	}
+	rest := int(binary.BigEndian.Uint16(b[proxyFixed-2:]))
+	if rest > proxyMaxRest {
+		return fmt.Errorf("it has %d bytes, the most is %d", rest, proxyMaxRest)
+	}
+	b = append(b, make([]byte, rest)...)
+	if _, err := io.ReadFull(c, b[proxyFixed:]); err != nil {
+		return fmt.Errorf("it is cut off: %w", err)
+	}
+	h, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(b)))
+	if err != nil {
+		return err
+	}
+	if err := checkHeader(h); err != nil {
+		return err
+	}
+	if !h.Command.IsLocal() {
+		c.remote, c.local = h.SourceAddr, h.DestinationAddr
+	}
+	return c.SetReadDeadline(time.Time{})
 }
 
 // checkHeader refuses headers that no balancer of ours sends.
