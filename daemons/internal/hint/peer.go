@@ -252,6 +252,7 @@ func (p *peer) connect() error {
 		defer p.s.running.Done()
 		_, _ = io.Copy(io.Discard, io.LimitReader(c, 1<<16))
 		lost.Store(true)
+		p.s.metrics.peers.Dec()
 	}()
 	return nil
 }
@@ -287,5 +288,4 @@ func (p *peer) disconnect() {
 	}
 	_ = p.conn.Close()
 	p.conn = nil
-	p.s.metrics.peers.Dec()
 }
