@@ -15,9 +15,10 @@
 //
 //   - A recipient counts as delivered only when its own 250 was read. Where a reply may have been lost
 //     the outcome is Unknown, a temporary failure: the sender keeps the message and tries again.
-//   - Until the first byte of the message has been sent, a connection or server that fails is replaced by
-//     the next one, and the recipients are offered to it again, without the caller noticing. After that byte
-//     nothing is tried again.
+//   - Until the message has been sent, a connection or server that fails is replaced by the next one, and
+//     the recipients are offered to it again, without the caller noticing. A message that is still whole in
+//     memory (64 KiB) is sent again too when it is certain that its last octet was never sent. Otherwise
+//     nothing is tried again once the message has begun.
 //   - Every wait has a bound, and every reply is bounded in size.
 //   - Content is never taken for a command: the length is counted (BDAT) or the dots are stuffed (DATA).
 //
@@ -37,6 +38,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/mailaddr"
 )
 
@@ -61,12 +63,13 @@ type Options struct {
 	IdleTimeout    time.Duration // how long an unused connection is kept
 	RetryDown      time.Duration // how long a server that failed is passed over
 
-	MaxIdle int // unused connections kept for each address
+	MaxIdle int // unused connections kept for each address; negative: none
 	MaxOpen int // connections in use, all addresses together; more wait for one
 
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error) // default: net.Dialer
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	Clock   clock.Clock
 }
 
 // Defaults of Options.
@@ -95,6 +98,8 @@ type RcptResult struct {
 	Rcpt mailaddr.Address
 	Err  error  // nil: delivered. *Error: the server's answer. Otherwise errors.Is(Err, ErrUnknown)
 	Text string // the text of the server's 250
+
+	delivered bool
 }
 
 // Error is a refusal in the server's own words: code, enhanced code (zero when it gave none), text.
