@@ -120,7 +120,7 @@ func (d *Decoder) room() error {
 	}
 	unread := d.wr - d.rd
 	if unread > d.lim.Line {
-		return errLineTooLong
+		return ErrLineTooLong
 	}
 	// Tokens may point into the old buffer: it is left to them and to the garbage collector.
 	grown := make([]byte, max(firstBuffer, 2*unread))
@@ -132,7 +132,9 @@ func (d *Decoder) room() error {
 	return nil
 }
 
-var errLineTooLong = errors.New("line too long")
+// ErrLineTooLong is what Fill returns when the buffer holds more than a line may have: the next Begin
+// drops the line.
+var ErrLineTooLong = errors.New("line too long")
 
 // readLine makes the next line current. A line over the bound is dropped up to its end, its
 // beginning is kept as the current line, and a SyntaxError is returned.
@@ -147,7 +149,7 @@ func (d *Decoder) readLine() error {
 			return d.setLine(line)
 		}
 		scanned = d.wr - d.rd
-		if err := d.room(); err == errLineTooLong {
+		if err := d.room(); err == ErrLineTooLong {
 			return d.dropLine()
 		}
 		n, err := d.r.Read(d.in[d.wr:])
@@ -261,6 +263,16 @@ const (
 	maxTag  = 128
 	maxName = 32
 )
+
+// RawLine reads a line that is no command: DONE, or the answer to a SASL challenge. It must be
+// followed by Release.
+func (d *Decoder) RawLine() ([]byte, error) {
+	d.spent, d.depth = 0, 0
+	err := d.readLine()
+	line := d.line
+	d.pos = len(line)
+	return line, err
+}
 
 // End demands that the command is over.
 func (d *Decoder) End() error {

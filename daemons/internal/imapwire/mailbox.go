@@ -57,7 +57,7 @@ func DecodeUTF7(s string) (string, error) {
 		}
 		afterShift = true
 		raw, err := modifiedBase64.DecodeString(coded)
-		if err != nil || len(raw)%2 != 0 {
+		if err != nil || len(raw)%2 != 0 || strings.ContainsAny(coded, "\r\n") { // which the decoder would skip
 			return "", syntaxf("mailbox name is not modified UTF-7: malformed base64")
 		}
 		for k := 0; k < len(raw); k += 2 {
