@@ -557,4 +557,9 @@ func (a *Account) mailbox(id string) *Mailbox {
 }
 
 // Watch wakes the caller when the list of mailboxes may have changed.
-func (a *Account) Watch(ctx context.Context) (*Watcher, error) { return a.j.addWatcher(ctx) }
+func (a *Account) Watch(ctx context.Context) (*Watcher, error) { return a.j.addWatcher(ctx, nil) }
+
+// WatchFunc is Watch for callers that have no goroutine to spare: see Mailbox.WatchFunc.
+func (a *Account) WatchFunc(ctx context.Context, wake func()) (*Watcher, error) {
+	return a.j.addWatcher(ctx, wake)
+}

@@ -50,7 +50,18 @@ func (m *Mailbox) Cached() *State {
 // Watch registers interest: from now on C is signalled when the mailbox may have changed, whichever
 // server changed it. Read State after registering, and after each signal.
 func (m *Mailbox) Watch(ctx context.Context) (*Watcher, error) {
-	w, err := m.j.addWatcher(ctx)
+	w, err := m.j.addWatcher(ctx, nil)
+	if err != nil {
+		return nil, m.wrap(err)
+	}
+	return w, nil
+}
+
+// WatchFunc is Watch for callers that have no goroutine to spare: instead of a signal on C there is a
+// call of wake, on the goroutine that noticed the change and under a lock. It must not block and not
+// call the store; it may be called without need, and once more while Close is under way.
+func (m *Mailbox) WatchFunc(ctx context.Context, wake func()) (*Watcher, error) {
+	w, err := m.j.addWatcher(ctx, wake)
 	if err != nil {
 		return nil, m.wrap(err)
 	}

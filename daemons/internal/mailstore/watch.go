@@ -14,6 +14,7 @@ type Watcher struct {
 	// C holds at most one signal; signals that come together are one.
 	C    <-chan struct{}
 	c    chan struct{}
+	f    func() // of WatchFunc, instead of C
 	j    *journal
 	once sync.Once
 }
@@ -32,6 +33,10 @@ func (w *watchSet) wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for x := range w.set {
+		if x.f != nil {
+			x.f()
+			continue
+		}
 		select {
 		case x.c <- struct{}{}:
 		default:
@@ -52,9 +57,13 @@ const (
 	interestLife    = 48 * time.Hour
 )
 
-func (j *journal) addWatcher(ctx context.Context) (*Watcher, error) {
-	c := make(chan struct{}, 1)
-	w := &Watcher{C: c, c: c, j: j}
+// addWatcher registers a watcher that is woken by a call of f, or through its C when f is nil.
+func (j *journal) addWatcher(ctx context.Context, f func()) (*Watcher, error) {
+	w := &Watcher{f: f, j: j}
+	if f == nil {
+		w.c = make(chan struct{}, 1)
+		w.C = w.c
+	}
 	j.watch.mu.Lock()
 	if j.watch.set == nil {
 		j.watch.set = map[*Watcher]struct{}{}
