@@ -102,7 +102,10 @@ func TestEnvelope(t *testing.T) {
 			t.Fatal(err)
 		}
 		x.Close()
-		if got := s.mails[len(s.mails)-1]; got != e.mail {
+		s.mu.Lock()
+		got := s.mails[len(s.mails)-1]
+		s.mu.Unlock()
+		if got != e.mail {
 			t.Errorf("MAIL %s, want %s", got, e.mail)
 		}
 	}
@@ -429,7 +432,7 @@ func TestPoolBounds(t *testing.T) {
 // The end of the context ends a transaction that waits for the server.
 func TestContextEnds(t *testing.T) {
 	hang := make(chan struct{})
-	s := newServer(t, &server{})
+	s := &server{}
 	s.reply = func(e string) string {
 		if e == "END one@d.test" {
 			s.mu.Unlock()
@@ -438,6 +441,7 @@ func TestContextEnds(t *testing.T) {
 		}
 		return ""
 	}
+	newServer(t, s)
 	tr := newTransport(t, Options{Addresses: []string{s.addr}})
 	ctx, cancel := context.WithCancel(t.Context())
 	x, _ := tr.Begin(ctx, Envelope{From: sender})
@@ -456,7 +460,7 @@ func TestContextEnds(t *testing.T) {
 func TestSilentServer(t *testing.T) {
 	for _, event := range []string{"connect", "MAIL", "RCPT one@d.test", "END one@d.test"} {
 		hang := make(chan struct{})
-		s := newServer(t, &server{})
+		s := &server{}
 		s.reply = func(e string) string {
 			if e == event {
 				s.mu.Unlock()
@@ -465,6 +469,7 @@ func TestSilentServer(t *testing.T) {
 			}
 			return ""
 		}
+		newServer(t, s)
 		tr := newTransport(t, Options{Addresses: []string{s.addr}, DialTimeout: 50 * time.Millisecond,
 			CommandTimeout: 50 * time.Millisecond, FinalTimeout: 50 * time.Millisecond})
 		x := begin(t, tr)

@@ -72,7 +72,7 @@ func (s *server) connections() int {
 
 func (s *server) serve(c net.Conn) {
 	r := bufio.NewReader(c)
-	say := func(event, ordinary string) (code string, ok bool) {
+	say := func(event, ordinary string, before ...func()) (code string, ok bool) {
 		line := ""
 		if s.reply != nil {
 			s.mu.Lock()
@@ -82,6 +82,11 @@ func (s *server) serve(c net.Conn) {
 		line, end := strings.CutSuffix(line, "!")
 		if line == "" && !end {
 			line = ordinary
+		}
+		if strings.HasPrefix(line, "250") {
+			for _, f := range before {
+				f()
+			}
 		}
 		if line != "" {
 			io.WriteString(c, line+"\r\n")
@@ -95,12 +100,11 @@ func (s *server) serve(c net.Conn) {
 	var text strings.Builder
 	end := func() bool {
 		for _, a := range rcpts {
-			line, ok := say("END "+a, "250 2.0.0 <"+a+"> stored")
-			if strings.HasPrefix(line, "250") {
+			_, ok := say("END "+a, "250 2.0.0 <"+a+"> stored", func() {
 				s.mu.Lock()
 				s.got = append(s.got, delivery{a, text.String()})
 				s.mu.Unlock()
-			}
+			})
 			if !ok {
 				return false
 			}
