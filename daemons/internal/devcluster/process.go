@@ -17,7 +17,7 @@ import (
 const (
 	firstBackoff = 250 * time.Millisecond
 	maxBackoff   = 10 * time.Second
-	livesLong    = 20 * time.Second // a process that lived so long begins anew at firstBackoff
+	livesLong    = 2 * time.Second // a process that lived so long begins anew at firstBackoff
 )
 
 // process keeps one program running until it is told to stop.
