@@ -48,6 +48,9 @@ const (
 
 // Settings are the attributes of the block hints of boxd's configuration, with their defaults.
 type Settings struct {
+	// Address is where the other boxes reach the hint listener of this one, as the directory lists it;
+	// empty: the listener's own address.
+	Address string `hcl:"address,optional" conf:"dial"`
 	// Queue bounds the mailboxes that wait to be told about, per peer; further hints are dropped.
 	Queue int `hcl:"queue,optional" default:"4096" min:"1" max:"1000000"`
 	// Rate is how many hints a second are sent to one peer, and taken from one, on average.

@@ -1,0 +1,296 @@
+// Package boxd is the role box: it serves mailboxes over IMAP, takes mail in over LMTP, and exchanges hints with the other
+// boxes. It keeps nothing itself: mail is on the volumes, accounts are in the directory.
+//
+// Start: refused while a volume is not mounted, is another one than the configuration says, or was written by a newer
+// version. A directory that is away does not stop the start (all servers of a service may be coming up at once): sessions
+// answer "try again later" and the box is not ready until it has reached the directory once.
+//
+// Readiness: the volumes answer, and the directory does. A box that has reached the directory before stays ready without it
+// for as long as answers of the past are used (cache_stale_life).
+//
+// The directory's entry of this box (roles, addresses) is written by the operator's tools. A box only reads it, and says in
+// its log when it does not list the address under which this box takes hints, or gives a volume another id than the
+// configuration.
+//
+// End: listeners close, clients get BYE (421 over LMTP), interest entries are taken out of the mailboxes, and what remains is
+// closed in the reverse order of the start.
+package boxd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"shoal/daemons/internal/authn"
+	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/hint"
+	"shoal/daemons/internal/imapsession"
+	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/lmtpsession"
+	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/vfs"
+)
+
+// Spec is the daemon for kit.Main.
+func Spec() kit.Spec {
+	return kit.Spec{
+		Name:      "boxd",
+		Summary:   "serves mailboxes: IMAP for clients, LMTP for switches",
+		NewConfig: func() kit.Config { return &Config{} },
+		Build: func(ctx context.Context, env *kit.Env, c kit.Config) (kit.Service, error) {
+			return build(env, c.(*Config))
+		},
+	}
+}
+
+// box is one running box.
+type box struct {
+	env    *kit.Env
+	public *pki.Public
+	dir    *dirclient.Client
+	auth   *authn.Authenticator
+	store  *mailstore.Store
+	sender *hint.Sender
+	hints  *hint.Server
+	imap   *imapsession.Server
+	lmtp   *lmtpsession.Server
+	watch  *directoryWatch
+
+	volumes   []string
+	listeners []listening
+	undo      []func() error // what Close does, last first
+}
+
+// listening is one listener with who serves it.
+type listening struct {
+	name  string
+	l     net.Listener
+	serve func(net.Listener) error
+}
+
+// build constructs a box in order; what was made is closed again when a later part fails.
+func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
+	b := &box{env: env}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	if err := checkIdentity(env.Creds, env.Server); err != nil {
+		return nil, err
+	}
+	if c.PublicTLS != nil {
+		if b.public, err = pki.OpenPublic(c.PublicTLS.CertFile, c.PublicTLS.KeyFile, pki.WithClock(env.Clock.Now), pki.WithLog(env.Log)); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.buildDirectory(c); err != nil {
+		return nil, err
+	}
+	if err := b.buildStore(c); err != nil {
+		return nil, err
+	}
+	if err := b.buildSessions(c); err != nil {
+		return nil, err
+	}
+	for _, l := range c.Listeners {
+		if err := b.listen(l); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// checkIdentity makes sure that the certificate is this server's own.
+func checkIdentity(creds *pki.Credentials, server string) error {
+	if creds == nil {
+		return errors.New("boxd needs an identity block")
+	}
+	if creds.Role() != pki.RoleBox || creds.Name() != server {
+		return fmt.Errorf("the certificate in the identity block is of shoal://%s/%s, but this server is shoal://%s/%s: install its own certificate, or correct server { name }",
+			creds.Role(), creds.Name(), pki.RoleBox, server)
+	}
+	return nil
+}
+
+func (b *box) buildDirectory(c *Config) error {
+	o, err := dirclient.OptionsOf(c.Directory, b.env.Creds)
+	if err != nil {
+		return err
+	}
+	o.Log, o.Metrics, o.Clock = b.env.Log, b.env.Metrics, b.env.Clock
+	if b.dir, err = dirclient.New(o); err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.dir.Close)
+	b.auth, err = authn.New(authn.Options{
+		Directory: b.dir, Suffix: b.dir.Suffix(), Settings: &c.Login, Metrics: b.env.Metrics, Clock: b.env.Clock,
+	})
+	return err
+}
+
+func (b *box) buildStore(c *Config) (err error) {
+	b.sender, err = hint.NewSender(hint.SenderOptions{
+		Server: b.env.Server, Directory: b.dir, TLS: b.env.Creds.ClientTLS(pki.RoleBox), Settings: &c.Hints,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.sender.Close)
+	address, err := c.hintAddress()
+	if err != nil {
+		return err
+	}
+	b.store, err = mailstore.New(mailstore.Options{
+		Server: b.env.Server, FS: vfs.OS(), Clock: b.env.Clock, Log: b.env.Log, Metrics: b.env.Metrics,
+		HintAddress: address, Notify: b.sender.Notify,
+		Retention: c.Store.Retention, ReCheck: c.Store.ReCheck, CacheBytes: int64(c.Store.Cache),
+		StageMemory: int(c.Store.StageMemory), VolumeCalls: c.Store.VolumeCalls, CallTimeout: c.Store.CallTimeout,
+		Maintain: true,
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.store.Close)
+	if err := addVolumes(b.store, c.Volumes); err != nil {
+		return err
+	}
+	ids := map[string]string{}
+	for _, v := range c.Volumes {
+		b.volumes = append(b.volumes, v.Name)
+		ids[v.Name] = v.ID
+	}
+	b.watch = newDirectoryWatch(b.dir, b.env, address, ids, c.Directory.CacheStaleLife)
+	b.hints, err = hint.NewServer(hint.ServerOptions{
+		Store: b.store, TLS: b.env.Creds.ServerTLS(pki.RoleBox), Settings: &c.Hints,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.hints.Close)
+	return nil
+}
+
+// addVolumes opens the volumes of a configuration. Its error names the volume and what to do.
+func addVolumes(s *mailstore.Store, volumes []conf.Volume) error {
+	for _, v := range volumes {
+		err := s.AddVolume(v.Name, v.Path, v.ID)
+		switch {
+		case errors.Is(err, mailstore.ErrNotVolume):
+			return fmt.Errorf("%w: mount volume %s at %s, or correct path in its volume block", err, v.Name, v.Path)
+		case errors.Is(err, mailstore.ErrWrongVolume):
+			return fmt.Errorf("%w: mount the right volume at %s, or correct id in the volume block %q", err, v.Path, v.Name)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *box) buildSessions(c *Config) (err error) {
+	o := imapsession.Options{
+		Store: b.store, Auth: b.auth, Server: b.env.Server, Version: kit.Version,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.IMAP,
+	}
+	if b.public != nil {
+		o.TLS = b.public.TLS()
+	}
+	if b.imap, err = imapsession.New(o); err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.imap.Close)
+	b.lmtp, err = lmtpsession.New(lmtpsession.Options{
+		Hostname: b.env.Server, Store: b.store, Accounts: b.dir,
+		TLS:             b.env.Creds.ServerTLS(pki.RoleSwitch, pki.RoleOperator),
+		MaxMessageBytes: int64(c.LMTP.MaxMessage), MaxRecipients: c.LMTP.MaxRecipients, ReadTimeout: c.LMTP.ReadTimeout,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.lmtp.Close)
+	return nil
+}
+
+// listen binds a listener and says who serves it.
+func (b *box) listen(c conf.Listener) error {
+	var serve func(net.Listener) error
+	var options []kit.ListenOption
+	switch kind(c) {
+	case kindIMAP:
+		serve = b.imap.Serve
+		options = append(options, kit.WithFarewell("* BYE too many connections, try again later\r\n"))
+	case kindIMAPS:
+		serve = b.imap.ServeTLS
+	case kindLMTP:
+		serve = b.lmtp.Serve
+		options = append(options, kit.WithFarewell("421 4.3.2 Too many connections, try again later\r\n"))
+	case kindHint:
+		serve = b.hints.Serve
+	}
+	l, err := b.env.Listen(c, options...)
+	if err != nil {
+		return err
+	}
+	b.listeners = append(b.listeners, listening{c.Name, l, serve})
+	return nil
+}
+
+// Run serves until ctx ends.
+func (b *box) Run(ctx context.Context) error {
+	failed := make(chan error, len(b.listeners))
+	var all sync.WaitGroup
+	for _, l := range b.listeners {
+		all.Go(func() {
+			if err := l.serve(l.l); err != nil {
+				failed <- fmt.Errorf("listener %q: %w", l.name, err)
+			}
+		})
+	}
+	all.Go(func() { b.watch.run(ctx) })
+	select {
+	case <-ctx.Done():
+		return nil // Close ends the rest
+	case err := <-failed:
+		return err
+	}
+}
+
+// Drain says goodbye to the sessions. Hints are taken until the end.
+func (b *box) Drain(ctx context.Context) error {
+	var all sync.WaitGroup
+	var ierr, lerr error
+	all.Go(func() { ierr = b.imap.Shutdown(ctx) })
+	all.Go(func() { lerr = b.lmtp.Shutdown(ctx) })
+	all.Wait()
+	return errors.Join(ierr, lerr)
+}
+
+// Close undoes the construction, last first.
+func (b *box) Close() error {
+	var errs []error
+	for len(b.undo) > 0 {
+		last := b.undo[len(b.undo)-1]
+		b.undo = b.undo[:len(b.undo)-1]
+		errs = append(errs, last())
+	}
+	return errors.Join(errs...)
+}
+
+// Reload takes up what may change while the box serves.
+func (b *box) Reload(_ context.Context, c kit.Config) error {
+	if b.public != nil {
+		if err := b.public.Reload(); err != nil {
+			return err
+		}
+	}
+	b.imap.SetLimits(c.(*Config).IMAP)
+	b.dir.Flush()
+	return nil
+}

@@ -1,0 +1,187 @@
+package boxd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/pki"
+)
+
+// watchEvery is how often the directory's words about this box are looked at.
+const watchEvery = 30 * time.Second
+
+// directoryWatch compares what the directory says of this box with its configuration, and remembers when the directory
+// was last there.
+type directoryWatch struct {
+	dir     *dirclient.Client
+	env     *kit.Env
+	address string            // where this box takes hints
+	ids     map[string]string // the volumes' ids by name
+	grace   time.Duration     // how long the box counts as ready without the directory
+
+	mu       sync.Mutex
+	reached  bool          // at least once
+	last     time.Duration // when last
+	problems []string      // what differs
+	fatal    error         // what must not go on: a volume with another id
+}
+
+func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, address string, ids map[string]string, grace time.Duration) *directoryWatch {
+	return &directoryWatch{dir: dir, env: env, address: address, ids: ids, grace: grace}
+}
+
+// run looks now and then until ctx ends: soon again while the directory was never reached.
+func (w *directoryWatch) run(ctx context.Context) {
+	said := ""
+	for {
+		wait := watchEvery
+		problems, fatal, err := w.look(ctx)
+		w.mu.Lock()
+		if err == nil {
+			w.problems, w.fatal = problems, fatal
+		}
+		reached := w.reached
+		w.mu.Unlock()
+		if !reached {
+			wait = time.Second
+		}
+		now := strings.Join(problems, "; ")
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			now = said
+			if !reached && said == "" {
+				now = "unreached"
+				w.env.Log.Error("the directory cannot be reached: logins and deliveries are answered \"try again later\" until it is: check directory { uris } and that a directory server runs there",
+					"event", "directory-unreached", "err", err)
+			}
+		case now != said && now != "":
+			w.env.Log.Error("the directory and the configuration of this box differ", "event", "directory-differs", "problems", now)
+		}
+		said = now
+		if clock.Sleep(ctx, w.env.Clock, wait) != nil {
+			return
+		}
+	}
+}
+
+// look compares. An error means that the directory could not be asked.
+func (w *directoryWatch) look(ctx context.Context) (problems []string, fatal error, err error) {
+	if err := w.ping(ctx); err != nil {
+		return nil, nil, err
+	}
+	boxes, err := w.dir.Servers(ctx, pki.RoleBox)
+	if err != nil {
+		return nil, nil, err
+	}
+	i := slices.IndexFunc(boxes, func(s dirclient.Server) bool { return s.Name == w.env.Server })
+	switch {
+	case i < 0:
+		problems = append(problems, fmt.Sprintf("no entry for box %s: other boxes will send it no hints: add it (shoalAddress: hint %s)", w.env.Server, w.address))
+	case !slices.Contains(boxes[i].Addresses[dirclient.ServiceHint], w.address):
+		problems = append(problems, fmt.Sprintf("entry %s does not list \"hint %s\": other boxes will send no hints there: add it to shoalAddress, or set hints { address }",
+			boxes[i].DN, w.address))
+	}
+	volumes, err := w.dir.Volumes(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, v := range volumes {
+		id, ok := w.ids[v.Name]
+		switch {
+		case !ok && v.State != dirclient.VolumeClosed:
+			problems = append(problems, fmt.Sprintf("volume %s is not configured here: its accounts cannot be served: mount it and add a volume block", v.Name))
+		case ok && !strings.EqualFold(id, v.ID):
+			fatal = fmt.Errorf("volume %s: the directory says its id is %s, the configuration says %s: correct the wrong one", v.Name, v.ID, id)
+			problems = append(problems, fatal.Error())
+		}
+	}
+	return problems, fatal, nil
+}
+
+// ping asks the directory and notes when it answered.
+func (w *directoryWatch) ping(ctx context.Context) error {
+	err := w.dir.Ping(ctx)
+	if err == nil {
+		w.mu.Lock()
+		w.reached, w.last = true, w.env.Clock.Boot()
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// ready is the directory's part of readiness.
+func (w *directoryWatch) ready(ctx context.Context) error {
+	err := w.ping(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fatal != nil {
+		return w.fatal
+	}
+	if err != nil && w.reached && w.env.Clock.Boot()-w.last <= w.grace {
+		return nil
+	}
+	return err
+}
+
+// Ready returns nil when mailboxes can be served.
+func (b *box) Ready(ctx context.Context) error {
+	errs := []error{b.watch.ready(ctx)}
+	for _, v := range b.volumes {
+		errs = append(errs, b.store.Check(ctx, v))
+	}
+	return errors.Join(errs...)
+}
+
+// Status is shown to operators.
+func (b *box) Status(ctx context.Context) map[string]any {
+	volumes := map[string]string{}
+	for _, v := range b.volumes {
+		volumes[v] = "ok"
+		if err := b.store.Check(ctx, v); err != nil {
+			volumes[v] = err.Error()
+		}
+	}
+	directory := "ok"
+	if err := b.watch.ping(ctx); err != nil {
+		directory = err.Error()
+	}
+	b.watch.mu.Lock()
+	problems := slices.Clone(b.watch.problems)
+	b.watch.mu.Unlock()
+	m := b.sample()
+	return map[string]any{
+		"directory": directory,
+		"problems":  problems,
+		"volumes":   volumes,
+		"sessions":  map[string]float64{"imap": m["shoal_imap_connections"], "lmtp": m["shoal_lmtp_connections"]},
+		"hints": map[string]float64{
+			"sent": m["shoal_hint_sent_total"], "received": m["shoal_hint_received_total"], "dropped": m["shoal_hint_dropped_total"],
+			"peers": m["shoal_hint_outgoing_connections"],
+		},
+	}
+}
+
+// sample sums this process's counters and gauges over their labels, by name.
+func (b *box) sample() map[string]float64 {
+	sums := map[string]float64{}
+	families, err := b.env.Metrics.Gather()
+	if err != nil {
+		b.env.Log.Warn("metrics cannot be gathered", "err", err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			sums[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sums
+}
