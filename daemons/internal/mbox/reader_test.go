@@ -72,7 +72,7 @@ func TestReader(t *testing.T) {
 		{"text that is no from-line", from + "1\n\nFrom here on it is text, Mon Nov\n\n", Options{}, []string{"1\n\nFrom here on it is text, Mon Nov\n"}, MboxRD},
 		{"mboxrd", from + ">From a\n>>From b\n>Fro\n>>>From\n", Options{}, []string{"From a\n>From b\n>Fro\n>>>From\n"}, MboxRD},
 		{"mboxo", from + ">From a\n>>From b\n", Options{Format: MboxO}, []string{">From a\n>>From b\n"}, MboxO},
-		{"git", git + "1\n\n" + from + ">From x\n\n" + git + "2\n\n", Options{}, []string{"1\n\n" + from + ">From x\n", "2\n"}, Git},
+		{"git", git + "1\n\n" + from + ">From x\n\n" + git + "2\n\n", Options{}, []string{"1\n\n" + from + ">From x\n", "2\n\n"}, Git},
 		{"git's line in another format", from + "1\n\n" + git + "2\n\n", Options{}, []string{"1\n", "2\n"}, MboxRD},
 		{"content length ignored", from + "Content-Length: 60\n\n1\n\n" + from + "2\n", Options{}, []string{"Content-Length: 60\n\n1\n", "2\n"}, MboxRD},
 		{"content length", from + "Content-Length: 54\n\n1\n\n" + from + "x\n\n" + from + "2\n", Options{ContentLength: true}, []string{"Content-Length: 54\n\n1\n\n" + from + "x\n", "2\n"}, MboxRD},
