@@ -1,0 +1,3 @@
+package ground
+
+import _ "bad/daemons/internal/service"

@@ -1,0 +1,8 @@
+package service
+
+import (
+	_ "fmt"
+
+	_ "bad/daemons/internal/other"
+	_ "bad/daemons/internal/stranger"
+)
