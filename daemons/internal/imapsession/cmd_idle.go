@@ -14,8 +14,10 @@ func cmdIdle(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
+	s.pushing.Store(true) // before the mailbox is read, so that nothing is missed
 	if s.box != nil {
 		if err := s.box.refresh(c.ctx); err != nil {
+			s.pushing.Store(false)
 			return err
 		}
 	}
@@ -73,6 +75,7 @@ func isDone(line []byte) bool {
 
 func (s *session) stopIdling() {
 	if s.idling {
+		s.pushing.Store(false)
 		s.idling, s.idleTag = false, ""
 		s.srv.m.idling.Dec()
 	}

@@ -166,7 +166,11 @@ func (s *session) openMailbox(ctx context.Context, name string, readOnly bool) (
 		return nil, err
 	}
 	b := &selected{mb: mb, readOnly: readOnly}
-	if err := b.startWatch(ctx, func() { s.signal(eventPush) }); err != nil {
+	if err := b.startWatch(ctx, func() {
+		if s.pushing.Load() {
+			s.signal(eventPush)
+		}
+	}); err != nil {
 		return nil, err
 	}
 	st, err := mb.State(ctx)

@@ -2,6 +2,7 @@ package imapsession
 
 import (
 	"context"
+	"slices"
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
@@ -9,15 +10,14 @@ import (
 
 // selected is the mailbox that a session has selected.
 type selected struct {
-	mb        *mailstore.Mailbox
-	watch     *mailstore.Watcher
-	unwatched chan struct{}
-	view      view
-	told      *mailstore.State // the flags that the client knows are those of this state
-	recent    uint32           // messages from this UID on are \Recent here
-	readOnly  bool
-	saved     []imapwire.Range // UIDs of SEARCH RETURN (SAVE)
-	keywords  int              // how many keywords FLAGS has told about
+	mb       *mailstore.Mailbox
+	watch    *mailstore.Watcher
+	view     view
+	told     *mailstore.State // the flags that the client knows are those of this state
+	recent   uint32           // messages from this UID on are \Recent here
+	readOnly bool
+	saved    []imapwire.Range // UIDs of SEARCH RETURN (SAVE)
+	keywords int              // how many keywords FLAGS has told about
 }
 
 // refresh brings the newest state that exists anywhere into the view.
@@ -234,6 +234,9 @@ func (s *session) resolve(set imapwire.Set, uids bool) ([]imapwire.Range, error)
 	}
 	last := uint32(v.count())
 	ranges := set.Resolve(last)
+	if last == 0 && slices.ContainsFunc(set.Ranges, func(r imapwire.Range) bool { return r.Lo == imapwire.Star || r.Hi == imapwire.Star }) {
+		return nil, nil // "1:*" of an empty mailbox is what many clients say, and is nothing
+	}
 	if n := len(ranges); n > 0 && ranges[n-1].Hi > last || len(ranges) == 0 {
 		return nil, badf("There are only %d messages", last)
 	}

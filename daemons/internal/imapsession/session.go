@@ -49,6 +49,7 @@ type session struct {
 	srv      *Server
 	events   atomic.Uint32
 	deadline atomic.Int64 // by Clock.Boot, in nanoseconds, while parked
+	pushing  atomic.Bool  // changes are to be told at once: the session idles
 
 	t      transport
 	dec    imapwire.Decoder
@@ -214,7 +215,7 @@ func (s *session) input() bool {
 				return false
 			}
 		}
-		if s.dec.Buffered() == 0 && drained {
+		if s.dec.Buffered() == 0 && drained && s.t.gate == nil { // TLS may have begun, with input inside it
 			return true
 		}
 		asked := 0
@@ -225,8 +226,8 @@ func (s *session) input() bool {
 		s.srv.m.received.Add(float64(n))
 		switch {
 		case n > 0:
-			drained = s.t.gate == nil && n < asked
-			if drained && !s.dec.HasLine() && !s.serve() {
+			drained = n < asked
+			if drained && s.t.gate == nil && !s.dec.HasLine() && !s.serve() {
 				return false // the rest of the line is waited for
 			}
 		case err == errWouldBlock && s.dec.Buffered() == 0:
