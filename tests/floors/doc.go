@@ -3,9 +3,8 @@
 //	floors_test.go     packages import strictly downward, by the list in daemons/internal/FLOORS
 //	settings_test.go   docs/configuration.md has every attribute of every configuration block, and no other
 //	metrics_test.go    docs/metrics.md has every metric, and no other
-//	ledger_test.go     a row of docs/rfc.md that claims support names a test that exists
 //
-// Each rule is a function over a tree of files, and is tried on a bad tree in testdata as well: a rule that
+// The ledger of RFCs has its own rule in tests/ledger. Each rule is a function over a tree of files, and is tried on a bad tree in testdata as well: a rule that
 // cannot fail says nothing.
 //
 // The tables of settings and metrics are checked in all columns but the meaning of a setting, which is

@@ -24,10 +24,12 @@ var metricName = regexp.MustCompile(`^shoal_[a-z0-9]+(_[a-z0-9]+)*$`)
 // component is the second word of a metric's name.
 func component(name string) string { return strings.Split(name, "_")[1] }
 
-// findMetrics collects the metrics of the code: every string that looks like the name of one. Type, labels
-// and help are read from the Opts struct and the call around it, or from the arguments beside it.
+// findMetrics collects the metrics of the code: every string that looks like the name of one and stands in
+// an Opts struct, or in a call of a function whose name tells the type. Labels and help are read from the
+// struct and the call around it, or from the arguments beside it. Elsewhere such a string is a mention, and
+// must be of a metric that exists.
 func findMetrics(s *source) (map[string]metric, []string) {
-	all := map[string]metric{}
+	all, mentioned := map[string]metric{}, map[string]bool{}
 	var wrong []string
 	s.walk(func(f *ast.File, n ast.Node, around []ast.Node) {
 		if kv, ok := n.(*ast.KeyValueExpr); ok {
@@ -48,14 +50,15 @@ func findMetrics(s *source) (map[string]metric, []string) {
 			return
 		}
 		m := metric{name: name}
-		if len(around) == 0 {
-			return
-		}
 		switch parent := around[len(around)-1].(type) {
 		case *ast.KeyValueExpr:
 			m.fromOpts(around)
 		case *ast.CallExpr:
 			m.fromCall(parent, lit)
+		}
+		if m.kind == "" {
+			mentioned[name] = true
+			return
 		}
 		if m.help == "" {
 			wrong = append(wrong, fmt.Sprintf("%s: it has no Help text, or none that can be read here", name))
@@ -68,6 +71,11 @@ func findMetrics(s *source) (map[string]metric, []string) {
 		}
 		all[name] = m
 	})
+	for name := range mentioned {
+		if _, ok := all[strings.TrimSuffix(strings.TrimSuffix(name, "_sum"), "_count")]; !ok {
+			wrong = append(wrong, fmt.Sprintf("%s: read, but made nowhere", name))
+		}
+	}
 	slices.Sort(wrong)
 	return all, wrong
 }
@@ -108,7 +116,9 @@ func (m *metric) fromOpts(around []ast.Node) {
 
 // fromCall reads counter("name", "help", "label", ...) and the like, and prometheus.NewDesc.
 func (m *metric) fromCall(call *ast.CallExpr, name ast.Expr) {
-	m.kind = kindOf(lastName(call.Fun))
+	if m.kind = kindOf(lastName(call.Fun)); m.kind == "" {
+		return
+	}
 	i := slices.Index(call.Args, name)
 	var labels []string
 	for _, a := range call.Args[i+1:] {
@@ -157,7 +167,10 @@ func kindOf(name string) string {
 			return k
 		}
 	}
-	return "gauge"
+	if name == "NewDesc" {
+		return "gauge"
+	}
+	return ""
 }
 
 func (m metric) cells() []string {
@@ -269,6 +282,7 @@ func TestBadMetricsAreSeen(t *testing.T) {
 		"shoal_box_silent_total: it has no Help text, or none that can be read here",
 		"shoal_box_silent_total: not documented",
 		"shoal_box_logins_total: documented as [\"counter\" \"`result`\" \"Old text.\"], but it is [\"counter\" \"`result`, `reason`\" \"Logins, by result and reason.\"]",
+		"shoal_box_typo_total: read, but made nowhere",
 		"shoal_box_mail: documented under other",
 		"shoal_box_gone_total: documented, but not in the code",
 	})

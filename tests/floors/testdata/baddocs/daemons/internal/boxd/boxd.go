@@ -47,3 +47,7 @@ var (
 func counter(name, help string) prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 }
+
+func show(read func(name string) float64) float64 {
+	return read("shoal_box_logins_total") + read("shoal_box_typo_total")
+}
