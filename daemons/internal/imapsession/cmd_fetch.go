@@ -89,13 +89,7 @@ func cmdFetch(s *session, c *call) error {
 	if err := s.markSeen(c, f); err != nil {
 		return err
 	}
-	if f.err != nil {
-		if err := s.sync(c); err != nil {
-			return err
-		}
-		return f.err
-	}
-	return nil
+	return f.err
 }
 
 func (s *session) fetchModifiers(c *call, f *fetch) error {

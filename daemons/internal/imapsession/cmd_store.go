@@ -143,11 +143,7 @@ func (s *session) tellStored(c *call, ranges []imapwire.Range, failed bool) erro
 		c.said.Add(m.UID)
 		return s.enc.Err() == nil
 	})
-	if gone && !failed && !c.uid {
-		// The changes to the other messages are made, and are told (RFC 2180 §4.2.2).
-		if err := s.sync(c); err != nil {
-			return err
-		}
+	if gone && !failed && !c.uid { // the changes to the others are made and told (RFC 2180 §4.2.2)
 		return no("EXPUNGEISSUED", "Some of the messages no longer exist")
 	}
 	return s.enc.Err()

@@ -125,8 +125,10 @@ func (s *session) serveCommand() error {
 		defer cancel()
 	}
 	err = c.run(s, c)
-	if err == nil && !c.quiet && s.box != nil {
-		err = s.sync(c)
+	if s.box != nil && !c.quiet && tellsNews(err) {
+		if failed := s.sync(c); failed != nil {
+			return failed
+		}
 	}
 	if err != nil && !errors.Is(err, errAnswered) {
 		return s.refuse(tag, c.name, err)
@@ -138,6 +140,17 @@ func (s *session) serveCommand() error {
 	}
 	s.tagged(c)
 	return s.enc.Err()
+}
+
+// tellsNews reports whether a command that ended with err is the occasion to tell what is new: it was
+// understood, and the session goes on.
+func tellsNews(err error) bool {
+	var lost *imapwire.Fatal
+	if err == nil || errors.As(err, &lost) || errors.Is(err, errOver) {
+		return err == nil
+	}
+	answer, _ := answerTo(err)
+	return !answer.bad
 }
 
 func (s *session) outOfState(c *command) error {
