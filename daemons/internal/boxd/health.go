@@ -62,7 +62,7 @@ func (w *directoryWatch) run(ctx context.Context) {
 			if !reached && said == "" {
 				now = "unreached"
 				w.env.Log.Error("the directory cannot be reached: logins and deliveries are answered \"try again later\" until it is: check directory { uris } and that a directory server runs there",
-					"event", "directory-unreached", "err", err)
+					"event", "directory-unreached", "error", err)
 			}
 		case now != said && now != "":
 			w.env.Log.Error("the directory and the configuration of this box differ", "event", "directory-differs", "problems", now)
@@ -158,30 +158,36 @@ func (b *box) Status(ctx context.Context) map[string]any {
 	b.watch.mu.Lock()
 	problems := slices.Clone(b.watch.problems)
 	b.watch.mu.Unlock()
-	m := b.sample()
+	sums, open := b.sample()
 	return map[string]any{
-		"directory": directory,
-		"problems":  problems,
-		"volumes":   volumes,
-		"sessions":  map[string]float64{"imap": m["shoal_imap_connections"], "lmtp": m["shoal_lmtp_connections"]},
+		"directory":   directory,
+		"problems":    problems,
+		"volumes":     volumes,
+		"connections": open,
+		"idling":      sums["shoal_imap_idling_connections"],
 		"hints": map[string]float64{
-			"sent": m["shoal_hint_sent_total"], "received": m["shoal_hint_received_total"], "dropped": m["shoal_hint_dropped_total"],
-			"peers": m["shoal_hint_outgoing_connections"],
+			"sent": sums["shoal_hint_sent_total"], "received": sums["shoal_hint_received_total"],
+			"dropped": sums["shoal_hint_dropped_total"], "refused": sums["shoal_hint_refused_total"],
 		},
 	}
 }
 
-// sample sums this process's counters and gauges over their labels, by name.
-func (b *box) sample() map[string]float64 {
-	sums := map[string]float64{}
+// sample reads this process's own metrics: counters and gauges summed over their labels, by name, and the open
+// connections by listener.
+func (b *box) sample() (sums, open map[string]float64) {
+	sums, open = map[string]float64{}, map[string]float64{}
 	families, err := b.env.Metrics.Gather()
 	if err != nil {
-		b.env.Log.Warn("metrics cannot be gathered", "err", err)
+		b.env.Log.Warn("metrics cannot be gathered", "error", err)
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			sums[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			v := m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			sums[f.GetName()] += v
+			if f.GetName() == "shoal_listener_open_connections" && len(m.GetLabel()) == 1 {
+				open[m.GetLabel()[0].GetValue()] = v
+			}
 		}
 	}
-	return sums
+	return sums, open
 }

@@ -42,7 +42,7 @@ func (c *Client) markDown(ep *endpoint, cause error) {
 		return
 	}
 	c.metrics.up.WithLabelValues(ep.uri).Set(0)
-	c.log.Warn("directory server is away", "event", "directory-down", "uri", ep.uri, "err", cause)
+	c.log.Warn("directory server is away", "event", "directory-down", "uri", ep.uri, "error", cause)
 	c.search.drop(ep)
 	c.bind.drop(ep)
 

@@ -151,7 +151,7 @@ func (p *peer) some() bool {
 		p.s.metrics.dropped.WithLabelValues(reason).Add(float64(len(refs)))
 		if !p.told && p.s.ctx.Err() == nil {
 			p.told = true
-			p.s.o.Log.Warn("hints cannot be sent", "event", "hint-"+reason, "addr", p.addr, "peer", p.name, "err", err)
+			p.s.o.Log.Warn("hints cannot be sent", "event", "hint-"+reason, "addr", p.addr, "peer", p.name, "error", err)
 		}
 		return true
 	}

@@ -186,7 +186,7 @@ func (s *Server) serve(raw net.Conn) {
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.metrics.refused.WithLabelValues("certificate").Inc()
-			log.Warn("hint connection refused", "event", "hint-refused", "err", err)
+			log.Warn("hint connection refused", "event", "hint-refused", "error", err)
 		}
 		return
 	}
@@ -194,7 +194,7 @@ func (s *Server) serve(raw net.Conn) {
 	defer s.metrics.peers.Dec()
 	if err := s.take(c); err != nil && s.ctx.Err() == nil {
 		s.metrics.refused.WithLabelValues("protocol").Inc()
-		log.Warn("hint connection ended", "event", "hint-protocol", "err", err)
+		log.Warn("hint connection ended", "event", "hint-protocol", "error", err)
 		_ = c.SetWriteDeadline(time.Now().Add(s.set.WriteTimeout))
 		_, _ = c.Write(fmt.Appendf(nil, "e %s\n", err))
 	}
