@@ -28,11 +28,13 @@ type Config struct {
 
 // Balancer names HAProxy's runtime socket.
 type Balancer struct {
+	// Socket is the path of the socket ("stats socket" in HAProxy's configuration, level operator or admin).
 	Socket string `hcl:"socket" conf:"path" example:"/run/haproxy/admin.sock"`
 }
 
 // IMAP is the IMAP-over-TLS service as clients reach it.
 type IMAP struct {
+	// Address is host and port; the host must be a name in its certificate.
 	Address string `hcl:"address" conf:"dial" example:"mail.example.com:993"`
 	// CAFile verifies its certificate; without it the system's authorities do.
 	CAFile string `hcl:"ca_file,optional" conf:"path"`
