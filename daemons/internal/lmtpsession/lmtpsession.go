@@ -1,20 +1,44 @@
-// Package lmtpsession takes mail in over LMTP (RFC 2033) and stores it: one staged file for a message,
-// one commit and one reply for each recipient.
+// Package lmtpsession takes mail in over LMTP (RFC 2033) and stores it.
+//
+// # What happens to a message
+//
+//	RCPT   the address is looked up in the directory and the account opened on its volume: what cannot be
+//	       delivered is refused here, with 550 only when the directory said so and with 4yz otherwise
+//	DATA   Return-Path is put in front (RFC 5321 §4.4), and Delivered-To when the message goes to one account
+//	       only; it is staged once for each volume while it comes in
+//	.      it is delivered to each account, and each recipient gets a reply of its own after its commit is stable
+//
+// # Promises
+//
+//   - 250 for a recipient means: message and commit are on stable storage in that account's INBOX.
+//   - A message that did not come to its end (connection lost, BDAT without LAST, bare CR or LF in DATA) leaves
+//     nothing behind.
+//   - Recipients of one transaction that are the same account get the message once and the same reply.
+//   - When it is not certain whether a commit stands the reply is 451: at least once, never lost.
+//
+// The framing, the limits on lines, connections and time are smtpguard's. STARTTLS with a client certificate of a
+// switch or an operator is demanded before MAIL.
+//
+// Left out on purpose: Received (the switch writes it; two servers of one service are one hop), filtering
+// by Sieve, quotas.
 package lmtpsession
 
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"time"
 
+	"github.com/emersion/go-smtp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/smtpguard"
 )
 
 // Accounts answers which account an address belongs to (*dirclient.Client does). The address is a
@@ -51,26 +75,92 @@ type Options struct {
 	Clock   clock.Clock
 }
 
-// Defaults of Options.
+// Defaults of Options. A message may be larger here than at the switches' default limit, since they add
+// header fields to it.
 const (
-	DefaultMaxMessageBytes = 100 << 20
+	DefaultMaxMessageBytes = 110 << 20
 	DefaultMaxRecipients   = 1000
 	DefaultMaxConnections  = 10000
 	DefaultReadTimeout     = 5 * time.Minute
 )
 
+// maxErrors is how many refusals a switch may collect before its connection is closed: it passes on what its
+// clients ask for.
+const maxErrors = 1000
+
 // Server serves LMTP on any number of listeners.
-type Server struct{}
+type Server struct {
+	o     Options
+	m     *metrics
+	guard *smtpguard.Guard
+
+	ctx    context.Context // ends with Close: what still runs then is given up
+	cancel context.CancelFunc
+}
 
 // New builds a server. It refuses options that cannot work.
-func New(o Options) (*Server, error) { return &Server{}, nil }
+func New(o Options) (*Server, error) {
+	if o.Hostname == "" || o.Store == nil || o.Accounts == nil {
+		return nil, errors.New("lmtpsession: Hostname, Store and Accounts are required")
+	}
+	if o.TLS == nil && !o.Plaintext {
+		return nil, errors.New("lmtpsession: TLS is required")
+	}
+	if o.MaxMessageBytes == 0 {
+		o.MaxMessageBytes = DefaultMaxMessageBytes
+	}
+	if o.MaxRecipients == 0 {
+		o.MaxRecipients = DefaultMaxRecipients
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = DefaultMaxConnections
+	}
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = DefaultReadTimeout
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System()
+	}
+	s := &Server{o: o, m: newMetrics(o.Metrics)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	var err error
+	s.guard, err = smtpguard.New(smtpguard.Options{
+		Hostname: o.Hostname, LMTP: true, Backend: backend{s}, Listener: "lmtp",
+		TLS: o.TLS, RequireTLS: !o.Plaintext,
+		MaxMessageBytes: o.MaxMessageBytes, MaxRecipients: o.MaxRecipients,
+		MaxConnections: o.MaxConnections, MaxConnectionsPerAddress: o.MaxConnectionsPerAddress,
+		ReadTimeout: o.ReadTimeout, MaxErrors: maxErrors,
+		Log: o.Log, Metrics: smtpguard.NewMetrics(o.Metrics, "lmtp"),
+	})
+	if err != nil {
+		s.cancel()
+		return nil, err
+	}
+	return s, nil
+}
 
 // Serve accepts connections until Shutdown or Close, and returns nil then. It closes l.
-func (s *Server) Serve(l net.Listener) error { return nil }
+func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
 
 // Shutdown stops accepting, answers 421 to each connection as soon as it is in no transaction, and waits
 // until all are gone or ctx ends; then it closes what is left and returns ctx's error.
-func (s *Server) Shutdown(ctx context.Context) error { return nil }
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.guard.Shutdown(ctx)
+	s.cancel()
+	return err
+}
 
 // Close closes everything at once.
-func (s *Server) Close() error { return nil }
+func (s *Server) Close() error {
+	s.cancel()
+	return s.guard.Close()
+}
+
+type backend struct{ s *Server }
+
+func (b backend) NewSession(c *smtpguard.Conn) (smtp.Session, error) {
+	return &session{s: b.s, c: c}, nil
+}

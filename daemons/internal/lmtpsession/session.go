@@ -1,0 +1,244 @@
+package lmtpsession
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/smtpguard"
+)
+
+// Bounds of one step; the store and the directory have their own below these.
+const (
+	lookupTimeout  = 30 * time.Second
+	deliverTimeout = 4 * time.Minute
+)
+
+// session is one connection. With BDAT the library runs LMTPData in a goroutine of its own and may call Reset
+// meanwhile: a transaction is an object of its own, and only the pointer to it is shared.
+type session struct {
+	s *Server
+	c *smtpguard.Conn
+
+	mu sync.Mutex
+	tx *transaction
+}
+
+type transaction struct {
+	from  mailaddr.Address
+	trace string
+	begun time.Time
+
+	rcpts   []recipient
+	targets []target
+	index   map[string]int // account id -> place in targets
+}
+
+// recipient is one accepted RCPT, in the spelling that the library knows it by.
+type recipient struct {
+	text   string
+	target int
+}
+
+// target is one account.
+type target struct {
+	account *dirclient.Account
+	handle  *mailstore.Account
+	rcpt    string // the first address it was reached by
+	result  mailstore.Result
+}
+
+func reply(code int, a, b, c int, text string) error {
+	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{a, b, c}, Message: text}
+}
+
+func (s *session) Reset() {
+	s.mu.Lock()
+	s.tx = nil
+	s.mu.Unlock()
+}
+
+func (s *session) Logout() error {
+	s.Reset()
+	return nil
+}
+
+func (s *session) current() *transaction {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tx
+}
+
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	a, err := smtpguard.Address(from)
+	if err != nil {
+		return reply(501, 5, 1, 7, "The sender's address is malformed")
+	}
+	tx := &transaction{from: a, trace: opts.EnvelopeID, begun: time.Now(), index: make(map[string]int)}
+	s.mu.Lock()
+	s.tx = tx
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	tx := s.current()
+	a, err := smtpguard.Address(to)
+	if err != nil {
+		return reply(501, 5, 1, 3, "The recipient's address is malformed")
+	}
+	ctx, cancel := context.WithTimeout(s.s.ctx, lookupTimeout)
+	defer cancel()
+	i, err := s.find(ctx, tx, a)
+	if err != nil {
+		s.s.m.recipients.WithLabelValues(class(err)).Inc()
+		s.s.o.Log.LogAttrs(ctx, level(err), "recipient refused", slog.String("event", "rcpt_refused"), slog.String("trace", tx.trace),
+			slog.String("from", tx.from.String()), slog.String("rcpt", a.String()), slog.Any("error", err))
+		return answer(err)
+	}
+	tx.rcpts = append(tx.rcpts, recipient{to, i})
+	return nil
+}
+
+// find gives the place in targets of the account that takes mail for a.
+func (s *session) find(ctx context.Context, tx *transaction, a mailaddr.Address) (int, error) {
+	account, err := s.s.o.Accounts.Account(ctx, a.Key())
+	if err != nil {
+		return 0, fmt.Errorf("look up %s: %w", a, err)
+	}
+	switch account.Status {
+	case dirclient.StatusSuspended:
+		return 0, errSuspended
+	case dirclient.StatusClosed:
+		return 0, errClosed
+	}
+	if i, ok := tx.index[account.ID]; ok {
+		return i, nil
+	}
+	handle, err := s.s.o.Store.Account(ctx, account.Volume, account.ID)
+	if err != nil {
+		return 0, fmt.Errorf("open account %s on volume %s: %w", account.ID, account.Volume, err)
+	}
+	tx.targets = append(tx.targets, target{account: account, handle: handle, rcpt: a.String()})
+	tx.index[account.ID] = len(tx.targets) - 1
+	return len(tx.targets) - 1, nil
+}
+
+// Data is not used: the server runs in LMTP mode.
+func (s *session) Data(r io.Reader) error {
+	return reply(554, 5, 5, 1, "LMTP only")
+}
+
+// LMTPData stores the message and sets one status for each accepted RCPT.
+func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
+	tx := s.current()
+	if tx == nil {
+		return reply(503, 5, 5, 1, "No transaction")
+	}
+	ctx, cancel := context.WithTimeout(s.s.ctx, deliverTimeout)
+	defer cancel()
+	r = &watched{r: r}
+	size, err := s.store(ctx, tx, r)
+	if err != nil {
+		// The rest is read before the reply goes out: with BDAT the library would otherwise send one reply
+		// for all recipients.
+		if _, drained := io.Copy(io.Discard, r); drained != nil {
+			err = drained
+		}
+		s.s.o.Log.LogAttrs(ctx, slog.LevelWarn, "message not stored", slog.String("event", "not_stored"), slog.String("trace", tx.trace),
+			slog.String("from", tx.from.String()), slog.Int("rcpts", len(tx.rcpts)), slog.Any("error", err))
+		s.s.m.recipients.WithLabelValues(class(err)).Add(float64(len(tx.rcpts)))
+		return answer(err)
+	}
+	s.s.m.bytes.Add(float64(size))
+	s.s.m.duration.Observe(time.Since(tx.begun).Seconds())
+	for _, rcpt := range tx.rcpts {
+		status.SetStatus(rcpt.text, s.outcome(ctx, tx, rcpt, size))
+	}
+	return nil
+}
+
+// outcome logs what became of the message for one recipient and words the reply.
+func (s *session) outcome(ctx context.Context, tx *transaction, rcpt recipient, size int64) error {
+	t := &tx.targets[rcpt.target]
+	err := t.result.Err
+	s.s.m.recipients.WithLabelValues(class(err)).Inc()
+	attrs := []slog.Attr{slog.String("event", "delivered"), slog.String("trace", tx.trace), slog.String("from", tx.from.String()),
+		slog.String("rcpt", rcpt.text), slog.String("account", t.account.ID), slog.String("volume", t.account.Volume), slog.Int64("size", size)}
+	if err != nil {
+		attrs[0] = slog.String("event", "deferred")
+		s.s.o.Log.LogAttrs(ctx, slog.LevelWarn, "message not delivered", append(attrs, slog.Any("error", err))...)
+		return answer(err)
+	}
+	s.s.o.Log.LogAttrs(ctx, slog.LevelInfo, "message delivered", append(attrs, slog.String("mailbox", t.result.MailboxID),
+		slog.Uint64("uid", uint64(t.result.UID)), slog.String("id", t.result.ID))...)
+	return reply(250, 2, 0, 0, "Delivered, "+t.result.ID)
+}
+
+// watched gives the error that a reader ended with again and again.
+type watched struct {
+	r   io.Reader
+	err error
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.r.Read(p)
+	w.err = err
+	return n, err
+}
+
+var (
+	errSuspended = errors.New("the account is suspended")
+	errClosed    = errors.New("the account is closed")
+)
+
+// answer words an error as a reply. Only what the directory or the store is certain of is refused for good.
+func answer(err error) error {
+	var se *smtp.SMTPError
+	switch {
+	case errors.As(err, &se):
+		return se
+	case errors.Is(err, dirclient.ErrNoSuchAccount), errors.Is(err, dirclient.ErrNoSuchDomain):
+		return reply(550, 5, 1, 1, "No such mailbox")
+	case errors.Is(err, errClosed):
+		return reply(550, 5, 2, 1, "The mailbox is closed")
+	case errors.Is(err, errSuspended):
+		return reply(450, 4, 2, 1, "The mailbox takes no mail for now")
+	case errors.Is(err, mailstore.ErrTooLarge):
+		return reply(552, 5, 3, 4, "The message is too large")
+	case errors.Is(err, mailstore.ErrNoSpace), errors.Is(err, mailstore.ErrReadOnly):
+		return reply(452, 4, 3, 1, "The volume has no space, try again later")
+	}
+	return reply(451, 4, 3, 0, "Cannot be stored now, try again later")
+}
+
+// class names the result for the counter.
+func class(err error) string {
+	if err == nil {
+		return "delivered"
+	}
+	var se *smtp.SMTPError
+	if errors.As(answer(err), &se) && se.Code >= 500 {
+		return "refused"
+	}
+	return "deferred"
+}
+
+func level(err error) slog.Level {
+	if class(err) == "refused" {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
