@@ -191,9 +191,6 @@ func (c *Client) find(ctx context.Context, req *ldap.SearchRequest) (entries []*
 		}
 		return err
 	})
-	if errors.Is(err, ErrUnavailable) {
-		return nil, err // acquire said it already
-	}
 	return entries, resultError("search below "+req.BaseDN, err)
 }
 

@@ -29,9 +29,12 @@ func resultError(what string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	var le *ldap.Error
 	if !errors.As(err, &le) {
-		return fmt.Errorf("%w: %s: %v", ErrUnavailable, what, err)
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
 	}
 	text := resultText(le)
 	switch le.ResultCode {

@@ -182,8 +182,12 @@ func (p *pool) close() {
 // whole and must have a deadline. attempt bounds one try as long as another server could be asked instead.
 func (p *pool) call(ctx context.Context, f func(*ldap.Conn) error) error {
 	avoid := map[*endpoint]bool{}
+	var last error
 	for try := 1; ; try++ {
 		cn, err := p.acquire(ctx, avoid)
+		if err != nil && last != nil {
+			return fmt.Errorf("%w: %w", err, last)
+		}
 		if err != nil {
 			return err
 		}
@@ -216,7 +220,7 @@ func (p *pool) call(ctx context.Context, f func(*ldap.Conn) error) error {
 		default:
 			avoid[cn.ep] = true // busy or unavailable, in its own words
 		}
-		if ctx.Err() != nil || try > 2*len(p.hosts)+1 {
+		if last = err; ctx.Err() != nil || try > 2*len(p.hosts)+1 {
 			return err
 		}
 		p.c.metrics.retries.Inc()
