@@ -410,6 +410,28 @@ func TestCleanups(t *testing.T) {
 	}
 }
 
+func TestIsLoopback(t *testing.T) {
+	open := func(address string) net.Listener {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l
+	}
+	inside, outside := open("127.0.0.3:0"), open(":0")
+	for _, c := range []struct {
+		l    net.Listener
+		want bool
+	}{
+		{inside, true}, {outside, false}, {&merged{all: []net.Listener{inside}}, true}, {&merged{all: []net.Listener{inside, outside}}, false},
+	} {
+		if got := isLoopback(c.l); got != c.want {
+			t.Errorf("%v: %v", c.l.Addr(), got)
+		}
+	}
+}
+
 func TestBootName(t *testing.T) {
 	if got := bootName(bootEpoch.Add(36 * time.Millisecond)); got != "10" {
 		t.Errorf("got %q", got)

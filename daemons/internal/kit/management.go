@@ -85,7 +85,7 @@ func (p *process) serveManagement(address string) error {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.env.Metrics, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelError), MaxRequestsInFlight: 8, Timeout: 30 * time.Second,
 	}))
-	if bound, ok := p.env.prebound["management"]; ok && isLoopback(bound.Addr()) {
+	if bound, ok := p.env.prebound["management"]; ok && isLoopback(bound) {
 		profile := func(h http.HandlerFunc) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) {
 				// A profile takes as long as its client asks.

@@ -13,7 +13,11 @@ import (
 // reload reads the configuration again and takes it up, whole or not at all.
 func (p *process) reload(ctx context.Context) {
 	p.sd.reloading()
-	defer p.sd.ready("Serving")
+	defer func() {
+		if !p.draining.Load() { // a notice after STOPPING would take that back
+			p.sd.ready("Serving")
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	changed, err := p.takeUp(ctx)

@@ -179,9 +179,12 @@ func listening(table string, port uint16) []string {
 	return inodes
 }
 
-// isLoopback reports whether an address can be reached from this machine only.
-func isLoopback(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
+// isLoopback reports whether a listener can be reached from this machine only.
+func isLoopback(l net.Listener) bool {
+	if m, ok := l.(*merged); ok {
+		return !slices.ContainsFunc(m.all, func(l net.Listener) bool { return !isLoopback(l) })
+	}
+	tcp, ok := l.Addr().(*net.TCPAddr)
 	if !ok {
 		return false
 	}
