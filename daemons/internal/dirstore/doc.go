@@ -1,0 +1,35 @@
+// Package dirstore keeps the entries of one directory suffix in a bbolt database: named by
+// distinguished names, checked against a schema, indexed, written in groups, read without decoding.
+//
+// # Format
+//
+// The file is <folder>/directory.db. Integers are big-endian. Buckets:
+//
+//	meta    "format"     "shoal-directory 1.0": another major version is refused
+//	        "suffix"     DN of the top entry in its normal form (dirschema)
+//	        "contextcsn" CSNs of the newest change, joined by ';'
+//	        "entries"    number of entries (8)
+//	        "logfloor"   CSN below which changes are not in the log any more
+//	        "indexes"    the indexes that are built, one a line: attribute, space, kinds
+//	attr    id (2)    -> attribute description ("cn;lang-de"): what the ids in records mean
+//	entry   id (8)    -> record, see record.go
+//	tree    parent id (8), normal form of the RDN -> id (8)
+//	        the suffix entry has parent 0 and the whole suffix as its RDN; other parents are > 0
+//	index   attr id (2), kind (1), key, 0, id/256 (7) -> ids of that 256: up to 31 ascending octets,
+//	        or a bitmap of 32 octets, least significant bit first
+//	        kind 'e': key is the normal form of a value, from 129 octets on its first 112 and 16 of
+//	        its SHA-256; 'p': key is empty, the entry has the attribute; 's': key is three octets
+//	        that follow each other in 0x02, normal form, 0x03
+//	log     sequence (8) -> the change, see changelog.go
+//
+// # Invariants
+//
+// An id is never used again. A write is acknowledged after its transaction is on the disk. Several
+// waiting writes share a transaction; each is checked before it changes anything, so the failure of
+// one leaves nothing behind. entryCSN and contextCSN ascend strictly in the order of the commits.
+// Secret attributes (userPassword) are never matched by a filter and are left out of results unless
+// the caller asks for a replica's view.
+//
+// Left out on purpose: who may do what (the session's), aliases (stored, not followed), knowledge of
+// the protocol beyond the encoded form of attributes.
+package dirstore

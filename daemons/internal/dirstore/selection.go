@@ -1,0 +1,227 @@
+package dirstore
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"shoal/daemons/internal/dirschema"
+	"shoal/daemons/internal/ldapwire"
+)
+
+// virtualAttributes are those in their encoded form that do not depend on the entry's name.
+type virtualAttributes struct {
+	subschema, yes, no []byte
+}
+
+func (s *Store) initVirtual() {
+	s.virtualBytes.subschema = ldapwire.AppendAttribute(nil, "subschemaSubentry", [][]byte{[]byte(SubschemaDN)})
+	s.virtualBytes.yes = ldapwire.AppendAttribute(nil, "hasSubordinates", [][]byte{[]byte("TRUE")})
+	s.virtualBytes.no = ldapwire.AppendAttribute(nil, "hasSubordinates", [][]byte{[]byte("FALSE")})
+}
+
+// Selection says which attributes of an entry are returned (RFC 4511 §4.5.1.8, RFC 3673, RFC 4529).
+// It is immutable and may be kept as long as the store.
+type Selection struct {
+	user, operational bool
+	refs              []*attrRef
+	virtual           virtual
+	bits              atomic.Pointer[selectionBits]
+}
+
+type selectionBits struct {
+	table *attrTable
+	set   []uint64
+}
+
+type selectionCache struct {
+	mu sync.RWMutex
+	m  map[string]*Selection
+}
+
+const maxSelections = 4096
+
+// Select makes a selection of the attribute list of a search. raw is the list in its encoded form:
+// selections of equal lists are shared. Names that the schema does not know select nothing.
+func (s *Store) Select(raw []byte, list [][]byte) *Selection {
+	s.selections.mu.RLock()
+	sel := s.selections.m[string(raw)]
+	s.selections.mu.RUnlock()
+	if sel != nil {
+		return sel
+	}
+	sel = &Selection{user: len(list) == 0}
+	for _, name := range list {
+		switch {
+		case string(name) == "*":
+			sel.user = true
+		case string(name) == "+":
+			sel.operational = true
+			sel.virtual |= virtualHasSubordinates | virtualSubschema | virtualEntryDN
+		case string(name) == "1.1": // RFC 4511 §4.5.1.8: no attributes
+		case len(name) > 1 && name[0] == '@':
+			if c := s.schema.Class(name[1:]); c != nil {
+				sel.class(s, c)
+			}
+		default:
+			sel.name(s, name)
+		}
+	}
+	if len(raw) <= 1024 {
+		s.selections.mu.Lock()
+		if s.selections.m == nil || len(s.selections.m) >= maxSelections {
+			s.selections.m = map[string]*Selection{}
+		}
+		s.selections.m[string(raw)] = sel
+		s.selections.mu.Unlock()
+	}
+	return sel
+}
+
+func (sel *Selection) name(s *Store, name []byte) {
+	ref := s.attrs.ref(name)
+	switch {
+	case ref == nil:
+	case ref.virtual != 0:
+		sel.virtual |= ref.virtual
+	default:
+		sel.refs = append(sel.refs, ref)
+	}
+}
+
+// class adds the attributes of an object class (RFC 4529); those of extensibleObject are all.
+func (sel *Selection) class(s *Store, c *dirschema.ObjectClass) {
+	if c.Name() == "extensibleObject" {
+		sel.user = true
+	}
+	for _, list := range [][]*dirschema.AttributeType{c.Must, c.May} {
+		for _, a := range list {
+			sel.name(s, []byte(a.Name()))
+		}
+	}
+}
+
+// wants is a bit set of attribute ids.
+func (sel *Selection) wants(t *attrTable) []uint64 {
+	if b := sel.bits.Load(); b != nil && b.table == t {
+		return b.set
+	}
+	b := &selectionBits{table: t, set: make([]uint64, (len(t.list)+63)/64)}
+	for _, ref := range sel.refs {
+		for _, id := range ref.resolve(t).ids {
+			b.set[id>>6] |= 1 << (id & 63)
+		}
+	}
+	for id, a := range t.list {
+		if a.class == userAttr && sel.user || a.class == operationalAttr && sel.operational || a.class == secretAttr && sel.user {
+			b.set[id>>6] |= 1 << (id & 63)
+		}
+	}
+	sel.bits.Store(b)
+	return b.set
+}
+
+// View says how an entry is returned.
+type View struct {
+	TypesOnly bool
+	// Secrets includes the secret attributes that the selection covers: for replicas only.
+	Secrets bool
+}
+
+// AppendEntry appends the entry as a SearchResultEntry message. controls are encoded response
+// controls, nil for none.
+func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, view View, controls []byte) ([]byte, error) {
+	var up *node
+	dnLen := len(f.rec.rdn)
+	if f.rec.parent != 0 {
+		var err error
+		if up, err = r.node(f.rec.parent); err != nil {
+			return dst, err
+		}
+		dnLen += 1 + len(up.dn)
+	}
+	n := f.rec.op
+	if view.Secrets {
+		n = f.rec.all
+	}
+	if view.TypesOnly {
+		return r.appendTypes(dst, id, f, sel, up, dnLen, n, controls)
+	}
+	var extra []byte
+	if sel.virtual != 0 {
+		extra = r.appendVirtual(f, sel, up)
+	}
+	if sel.user && !sel.operational && len(sel.refs) == 0 && !view.Secrets {
+		end := f.rec.end(f.rec.user - 1)
+		dst = ldapwire.AppendEntryStart(dst, id, dnLen, end+len(extra), len(controls))
+		dst = appendDN(dst, f, up)
+		dst = ldapwire.AppendEntryAttributes(dst, end+len(extra))
+		dst = append(append(dst, f.rec.blob[:end]...), extra...)
+		return ldapwire.AppendEntryEnd(dst, controls), nil
+	}
+	wanted, size := sel.wants(r.table), len(extra)
+	for i, start := 0, 0; i < n; i++ {
+		a, end := f.rec.id(i), f.rec.end(i)
+		if int(a>>6) < len(wanted) && wanted[a>>6]&(1<<(a&63)) != 0 {
+			size += end - start
+		}
+		start = end
+	}
+	dst = ldapwire.AppendEntryStart(dst, id, dnLen, size, len(controls))
+	dst = appendDN(dst, f, up)
+	dst = ldapwire.AppendEntryAttributes(dst, size)
+	for i, start := 0, 0; i < n; i++ {
+		a, end := f.rec.id(i), f.rec.end(i)
+		if int(a>>6) < len(wanted) && wanted[a>>6]&(1<<(a&63)) != 0 {
+			dst = append(dst, f.rec.blob[start:end]...)
+		}
+		start = end
+	}
+	dst = append(dst, extra...)
+	return ldapwire.AppendEntryEnd(dst, controls), nil
+}
+
+func appendDN(dst []byte, f *Found, up *node) []byte {
+	dst = append(dst, f.rec.rdn...)
+	if up != nil {
+		dst = append(append(dst, ','), up.dn...)
+	}
+	return dst
+}
+
+func (r *Reader) appendTypes(dst []byte, id int32, f *Found, sel *Selection, up *node, dnLen, n int, controls []byte) ([]byte, error) {
+	wanted := sel.wants(r.table)
+	var types []byte
+	for i := range n {
+		if a := f.rec.id(i); int(a>>6) < len(wanted) && wanted[a>>6]&(1<<(a&63)) != 0 {
+			types = ldapwire.AppendAttribute(types, r.table.list[a].name, nil)
+		}
+	}
+	for name, v := range virtualOf {
+		if sel.virtual&v != 0 {
+			types = ldapwire.AppendAttribute(types, name, nil)
+		}
+	}
+	dst = ldapwire.AppendEntryStart(dst, id, dnLen, len(types), len(controls))
+	dst = appendDN(dst, f, up)
+	dst = ldapwire.AppendEntryAttributes(dst, len(types))
+	dst = append(dst, types...)
+	return ldapwire.AppendEntryEnd(dst, controls), nil
+}
+
+func (r *Reader) appendVirtual(f *Found, sel *Selection, up *node) []byte {
+	var b []byte
+	if sel.virtual&virtualEntryDN != 0 {
+		b = ldapwire.AppendAttribute(b, "entryDN", [][]byte{appendDN(nil, f, up)})
+	}
+	if sel.virtual&virtualSubschema != 0 {
+		b = append(b, r.store.virtualBytes.subschema...)
+	}
+	if sel.virtual&virtualHasSubordinates != 0 {
+		if r.hasSubordinates(f.ID) {
+			b = append(b, r.store.virtualBytes.yes...)
+		} else {
+			b = append(b, r.store.virtualBytes.no...)
+		}
+	}
+	return b
+}

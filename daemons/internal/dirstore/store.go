@@ -1,0 +1,316 @@
+package dirstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/bbolt"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/dirschema"
+)
+
+// formatName and formatMajor are the marker of the file: "shoal-directory 1.0".
+const (
+	formatName  = "shoal-directory"
+	formatMajor = "1"
+	formatMinor = "0"
+)
+
+// fileName is the database in its folder.
+const fileName = "directory.db"
+
+var (
+	bucketMeta  = []byte("meta")
+	bucketAttr  = []byte("attr")
+	bucketEntry = []byte("entry")
+	bucketTree  = []byte("tree")
+	bucketIndex = []byte("index")
+	bucketLog   = []byte("log")
+
+	keyFormat     = []byte("format")
+	keySuffix     = []byte("suffix")
+	keyContextCSN = []byte("contextcsn")
+	keyEntries    = []byte("entries")
+	keyLogFloor   = []byte("logfloor")
+	keyIndexes    = []byte("indexes")
+)
+
+// Options of a store. Path, Suffix, Schema, Clock and Log are required.
+type Options struct {
+	Path    string // folder of the database, made when missing
+	Suffix  string // DN of the top entry
+	Schema  *dirschema.Schema
+	Indexes []string // beyond DefaultIndexes: "attribute" or "attribute:sub"
+	Clock   clock.Clock
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // may be nil
+	// SID is the server id in the CSNs made here, 0 for a single master.
+	SID int
+	// GroupCommit is how many waiting writes share one transaction at most; 0 stands for 256.
+	GroupCommit int
+	// ChangeLog is how long changes stay in the log; 0 stands for a week.
+	ChangeLog time.Duration
+	// Maintain, if set, may adjust an entry before it is checked and stored: old is nil for an add.
+	// It runs in the writer, one call at a time, and not for replicated entries.
+	Maintain func(old, entry *Entry)
+	// Unsynced leaves out all flushing: for bulk loads and tests, not safe in a crash.
+	Unsynced bool
+}
+
+// Store is an open database. Its methods may be called from any goroutine.
+type Store struct {
+	opt    Options
+	db     *bbolt.DB
+	schema *dirschema.Schema
+	attrs  attributes
+
+	suffix       []byte // normal form
+	suffixText   string
+	indexes      map[*dirschema.AttributeType]*index
+	nodes        atomic.Pointer[nodeCache]
+	context      atomic.Pointer[[]csn]
+	entries      atomic.Int64
+	logSequence  atomic.Uint64
+	logFloor     csn // writer only
+	clock        csnClock
+	queue        chan *Write
+	closing      sync.RWMutex // held for reading while a write is put into the queue
+	closed       bool
+	writerDone   chan struct{}
+	watch        sync.Mutex
+	changed      chan struct{}
+	metrics      metrics
+	readers      sync.Pool
+	selections   selectionCache
+	objectClass  *dirschema.AttributeType
+	virtualBytes virtualAttributes
+}
+
+// SubschemaDN names the subschema subentry, which subschemaSubentry of every entry points to.
+const SubschemaDN = "cn=subschema"
+
+// ErrClosed is returned for operations on a closed store.
+var ErrClosed = errors.New("directory store is closed")
+
+// Open opens the database, makes an empty one if there is none, and builds indexes that are new. A
+// store without its suffix entry is empty: the first entry added must be that one.
+func Open(opt Options) (*Store, error) {
+	if opt.GroupCommit == 0 {
+		opt.GroupCommit = 256
+	}
+	if opt.ChangeLog == 0 {
+		opt.ChangeLog = 7 * 24 * time.Hour
+	}
+	s := &Store{opt: opt, schema: opt.Schema, queue: make(chan *Write, opt.GroupCommit),
+		writerDone: make(chan struct{}), changed: make(chan struct{})}
+	s.attrs.init(opt.Schema)
+	s.nodes.Store(newNodeCache(0))
+	s.clock.sid = opt.SID
+	s.objectClass = opt.Schema.Attribute([]byte("objectClass"))
+	s.readers.New = func() any { return &Reader{store: s} }
+	dn, err := opt.Schema.ParseDN([]byte(opt.Suffix))
+	if err != nil || len(dn) == 0 {
+		return nil, fmt.Errorf("suffix %q is not a distinguished name", opt.Suffix)
+	}
+	for _, r := range dn {
+		for _, a := range r {
+			if a.Type == nil {
+				return nil, fmt.Errorf("suffix %q: attribute type %s is not in the schema", opt.Suffix, a.Name)
+			}
+		}
+	}
+	if s.suffix, err = dn.AppendNormal(nil); err != nil {
+		return nil, fmt.Errorf("suffix %q: %w", opt.Suffix, err)
+	}
+	s.suffixText = dn.String()
+	s.initVirtual()
+	wanted, err := s.parseIndexes(append(append([]string(nil), DefaultIndexes...), opt.Indexes...))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(opt.Path, 0o700); err != nil {
+		return nil, fmt.Errorf("directory database: %w", err)
+	}
+	file := filepath.Join(opt.Path, fileName)
+	s.db, err = bbolt.Open(file, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType,
+		NoFreelistSync: true, InitialMmapSize: 1 << 30, NoSync: opt.Unsynced, NoGrowSync: opt.Unsynced, NoStatistics: true})
+	switch {
+	case errors.Is(err, bbolt.ErrTimeout):
+		return nil, fmt.Errorf("directory database %s is in use by another process: stop that one first, or give this one another database path", file)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("directory database %s may not be opened by user id %d: change its owner: %w", file, os.Geteuid(), err)
+	case err != nil:
+		return nil, fmt.Errorf("directory database %s: %w", file, err)
+	}
+	if err := s.load(file, wanted); err != nil {
+		s.db.Close()
+		return nil, err
+	}
+	s.metrics.init(s)
+	go s.writer()
+	return s, nil
+}
+
+// load reads what the store keeps in memory, and makes the buckets of a new database.
+func (s *Store) load(file string, wanted []*index) error {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			return s.create(tx)
+		}
+		if err := checkFormat(string(meta.Get(keyFormat))); err != nil {
+			return err
+		}
+		if have := string(meta.Get(keySuffix)); have != string(s.suffix) {
+			return fmt.Errorf("it holds the suffix %s, not %s: correct the suffix setting, or use another database path", have, s.suffix)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("directory database %s: %w", file, err)
+	}
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if err := tx.Bucket(bucketAttr).ForEach(func(k, v []byte) error {
+			return s.attrs.load(int(binary.BigEndian.Uint16(k)), string(v))
+		}); err != nil {
+			return err
+		}
+		context := splitCSNs(string(meta.Get(keyContextCSN)))
+		s.context.Store(&context)
+		for _, c := range context {
+			s.clock.seen(c)
+		}
+		s.logFloor = string(meta.Get(keyLogFloor))
+		s.entries.Store(int64(binary.BigEndian.Uint64(meta.Get(keyEntries))))
+		if k, _ := tx.Bucket(bucketLog).Cursor().Last(); k != nil {
+			s.logSequence.Store(binary.BigEndian.Uint64(k))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("directory database %s: %w", file, err)
+	}
+	if err := s.buildIndexes(wanted); err != nil {
+		return fmt.Errorf("directory database %s: indexes: %w", file, err)
+	}
+	return nil
+}
+
+func (s *Store) create(tx *bbolt.Tx) error {
+	for _, b := range [][]byte{bucketMeta, bucketAttr, bucketEntry, bucketTree, bucketIndex, bucketLog} {
+		if _, err := tx.CreateBucket(b); err != nil {
+			return err
+		}
+	}
+	meta := tx.Bucket(bucketMeta)
+	for k, v := range map[string]string{
+		string(keyFormat):     formatName + " " + formatMajor + "." + formatMinor,
+		string(keySuffix):     string(s.suffix),
+		string(keyContextCSN): "",
+		string(keyLogFloor):   "",
+		string(keyIndexes):    "",
+		string(keyEntries):    "\x00\x00\x00\x00\x00\x00\x00\x00",
+	} {
+		if err := meta.Put([]byte(k), []byte(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkFormat(marker string) error {
+	name, version, _ := strings.Cut(marker, " ")
+	major, _, _ := strings.Cut(version, ".")
+	switch {
+	case name != formatName:
+		return fmt.Errorf("this is no directory database of Shoal (its marker is %q)", marker)
+	case major != formatMajor:
+		return fmt.Errorf("its format is %s, this program reads %s.x: start the program of the version that wrote it", version, formatMajor)
+	}
+	return nil
+}
+
+// Close waits for the writes that were accepted, then closes the database. Readers must be closed
+// before.
+func (s *Store) Close() error {
+	s.closing.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.queue)
+	}
+	s.closing.Unlock()
+	<-s.writerDone
+	return s.db.Close()
+}
+
+// Suffix is the DN of the top entry as configured.
+func (s *Store) Suffix() string { return s.suffixText }
+
+// Schema is the schema that entries are checked against.
+func (s *Store) Schema() *dirschema.Schema { return s.schema }
+
+// Entries is the number of entries.
+func (s *Store) Entries() int64 { return s.entries.Load() }
+
+// ContextCSN are the CSNs of the newest change, one for each server id that ever wrote; none in an
+// empty store.
+func (s *Store) ContextCSN() []string { return *s.context.Load() }
+
+// Size is the size of the database file in bytes.
+func (s *Store) Size() int64 {
+	st, err := os.Stat(filepath.Join(s.opt.Path, fileName))
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
+
+// Check reads a little from the database: nil means that reads work.
+func (s *Store) Check() error {
+	s.closing.RLock()
+	closed := s.closed
+	s.closing.RUnlock()
+	if closed {
+		return ErrClosed
+	}
+	return s.db.View(func(tx *bbolt.Tx) error {
+		if tx.Bucket(bucketMeta).Get(keyFormat) == nil {
+			return errors.New("directory database lost its marker")
+		}
+		return nil
+	})
+}
+
+// Changed returns a channel that is closed by the next commit. Take it before looking at the state
+// that is waited to change.
+func (s *Store) Changed() <-chan struct{} {
+	s.watch.Lock()
+	defer s.watch.Unlock()
+	return s.changed
+}
+
+func (s *Store) announce() {
+	s.watch.Lock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.watch.Unlock()
+}
+
+func splitCSNs(v string) []csn {
+	if v == "" {
+		return nil
+	}
+	return strings.Split(v, ";")
+}
