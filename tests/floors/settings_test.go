@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -21,7 +22,8 @@ type setting struct {
 // block is a struct with hcl tags.
 type block struct {
 	settings []setting
-	required bool // it has an attribute that must be there
+	required bool     // it has an attribute that must be there
+	bad      []string // tags that cannot be read
 }
 
 // findBlocks collects all structs with hcl tags.
@@ -51,7 +53,11 @@ func findBlocks(s *source) map[string]*block {
 	for name, b := range blocks {
 		pkg, _, _ := strings.Cut(name, ".")
 		for _, field := range fields[name] {
-			b.settings = append(b.settings, describe(pkg, field, blocks))
+			row := describe(pkg, field, blocks)
+			b.settings = append(b.settings, row)
+			for _, bad := range badTags(field, row.kind) {
+				b.bad = append(b.bad, row.name+": "+bad)
+			}
 		}
 	}
 	return blocks
@@ -109,6 +115,38 @@ func describe(pkg string, f *ast.Field, blocks map[string]*block) setting {
 		s.def = "none"
 	}
 	return s
+}
+
+// values says how default, min and max of a type are written; text and lists are free.
+var values = []struct {
+	kind string // how the type begins in the table
+	form *regexp.Regexp
+}{
+	{"size", regexp.MustCompile(`^[0-9.]+ ?([KMGT]i?)?B$`)},
+	{"duration", regexp.MustCompile(`^([0-9.]+(ns|us|ms|s|m|h|d))+$`)},
+	{"number", regexp.MustCompile(`^[0-9.]+$`)},
+	{"true or false", regexp.MustCompile(`^(true|false)$`)},
+}
+
+// badTags returns the tags of a field that package conf could not read, which would be a panic at the start.
+func badTags(f *ast.Field, kind string) []string {
+	var bad []string
+	for _, v := range values {
+		if !strings.HasPrefix(kind, v.kind) {
+			continue
+		}
+		for _, tag := range []string{"default", "min", "max"} {
+			if text, ok := tagOf(f).Lookup(tag); ok && !v.form.MatchString(text) {
+				bad = append(bad, fmt.Sprintf("%s:%q is not a %s", tag, text, v.kind))
+			}
+		}
+	}
+	if _, hcl := hclTag(f); hcl == "attr" || hcl == "label" {
+		if _, ok := tagOf(f).Lookup("default"); ok {
+			bad = append(bad, "a default for what is required")
+		}
+	}
+	return bad
 }
 
 // blockKind describes a field that holds blocks: which, how many, and what it means when there is none.
@@ -241,6 +279,9 @@ func checkSettings(dir string) ([]string, error) {
 		}
 	}
 	for _, name := range sortedKeys(blocks) {
+		for _, bad := range blocks[name].bad {
+			say("%s %s", name, bad)
+		}
 		if !seen[name] {
 			say("%s: not documented: write \"<!-- settings: %s -->\" and a table, or run the test with -update", name, name)
 		}
@@ -322,6 +363,8 @@ func TestBadSettingsAreSeen(t *testing.T) {
 		"boxd.Config `gone`: documented, but not in the code",
 		"boxd.Nothing: no such configuration block in the code",
 		"boxd.Other: documented twice",
+		"boxd.Silent `small`: min:\"255\" is not a size",
+		"boxd.Silent `must`: a default for what is required",
 		"boxd.Silent: not documented: write \"<!-- settings: boxd.Silent -->\" and a table, or run the test with -update",
 	})
 }

@@ -22,7 +22,9 @@ type Other struct {
 }
 
 type Silent struct {
-	On bool `hcl:"on,optional"`
+	On    bool      `hcl:"on,optional"`
+	Small conf.Size `hcl:"small,optional" default:"1 KiB" min:"255"`
+	Must  string    `hcl:"must" default:"not"`
 }
 
 type notSettings struct {
