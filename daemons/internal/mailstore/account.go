@@ -328,6 +328,7 @@ func (a *Account) Create(ctx context.Context, name string, o CreateOptions) (Mai
 			op.attrs = []attr{{attrSpecialUse, uses}}
 		}
 		dir := a.dir + "/" + dirBoxes + "/" + op.id
+		began := a.vol.clk.Boot()
 		err = a.vol.do(ctx, func() error {
 			t := tree{v: a.vol}
 			t.mailbox(dir, a.s, a.id, op.id, op.validity, o.ModSeqBase)
@@ -337,6 +338,13 @@ func (a *Account) Create(ctx context.Context, name string, o CreateOptions) (Mai
 		var done bool
 		if err == nil {
 			done, st, err = a.commitOp(ctx, op)
+		}
+		if err == nil && done && a.vol.clk.Boot()-began > recheckAfter {
+			// So slow that the mailbox may have been taken for abandoned, and closed.
+			if _, err := a.mailbox(op.id).State(ctx); err != nil {
+				_, _, _ = a.commitOp(ctx, acctOp{kind: opDelete, id: op.id, name: name})
+				return MailboxInfo{}, err
+			}
 		}
 		if err == nil && done {
 			return st.boxes[op.id].info(st), nil

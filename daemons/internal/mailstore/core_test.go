@@ -3,6 +3,7 @@ package mailstore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -66,6 +67,20 @@ func appendOne(t testing.TB, m *Mailbox, content string, flags Flags, keywords .
 		t.Fatal(err)
 	}
 	return r.Messages[0].UID
+}
+
+// verify checks the whole volume and fails the test on any problem.
+func verify(t testing.TB, fs vfs.FS, root string) *Report {
+	t.Helper()
+	s := testStore(t, fs, root, "verifier")
+	r, err := s.Verify(context.Background(), "vol01", VerifyOptions{Content: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Problems {
+		t.Error(p)
+	}
+	return r
 }
 
 // describe writes a state as one line per message, for comparing.
@@ -175,8 +190,11 @@ func TestCore(t *testing.T) {
 	if err := a.Account().Delete(ctx, "Old/2026"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dst.State(ctx); err == nil {
-		t.Fatal("a deleted mailbox still answers")
+	if _, err := dst.State(ctx); !errors.Is(err, ErrMailboxClosed) {
+		t.Fatal("a deleted mailbox still answers:", err)
+	}
+	if r := verify(t, vfs.OS(), root); r.Messages != 29 || r.Mailboxes != 1 {
+		t.Fatalf("%+v", r)
 	}
 }
 

@@ -132,6 +132,9 @@ func (f *mailFold) applyOp(op *mailOp, n uint64) {
 		f.expunge(op.uids, false, n)
 	case opRenumber:
 		f.renumber(op.validity, s.base+n)
+	case opGone:
+		i := sort.Search(len(s.dead), func(i int) bool { return s.dead[i].n > op.gone })
+		s.dead = append([]deadMsg(nil), s.dead[i:]...)
 	case opTerminal:
 		s.closed = true
 	}

@@ -41,12 +41,11 @@ type journal struct {
 	loaded    bool
 	known     uint64 // the last record folded in
 	marks     marks
-	other     []string // unknown lines of the snapshot
-	base      uint64   // the newest snapshot that fold rests on
-	fullBase  uint64   // the newest complete one under it
-	depth     int      // snapshots in the chain from fullBase to base
-	tail      []tailRecord
+	other     []string     // unknown lines of the snapshot
+	chain     []link       // the snapshots that fold rests on: a complete one, then those that continue it
+	tail      []tailRecord // the records since, unless tailLost
 	tailBytes int
+	tailLost  bool          // they were too long to keep
 	looked    bool          // w/ has been listed after known+1 was seen absent
 	lookedAt  time.Duration // when that was
 	unsynced  bool          // records of others were folded that may not be durable yet (local volumes)
@@ -60,8 +59,9 @@ type journal struct {
 }
 
 type published struct {
-	state any
-	n     uint64
+	state    any
+	n        uint64
+	complete uint64 // the newest complete snapshot then
 }
 
 // logKind is what the two kinds of logs do differently.
@@ -77,7 +77,6 @@ type logFold interface {
 	applyRecord(r *tailRecord, reqs []*request) error
 	state() any // publishes
 	isClosed() bool
-	snapshotText(b []byte, m marks, other []string) []byte
 	messages() int
 }
 
@@ -104,9 +103,6 @@ func (f *mailFold) applyRecord(r *tailRecord, reqs []*request) error {
 func (f *mailFold) state() any     { return f.publish() }
 func (f *mailFold) isClosed() bool { return f.s.closed }
 func (f *mailFold) messages() int  { return f.s.count }
-func (f *mailFold) snapshotText(b []byte, m marks, other []string) []byte {
-	return f.s.appendSnapshot(b, m, other)
-}
 
 func (f *acctFold) applyRecord(r *tailRecord, reqs []*request) error {
 	var effects []*acctEffect
@@ -119,9 +115,6 @@ func (f *acctFold) applyRecord(r *tailRecord, reqs []*request) error {
 func (f *acctFold) state() any     { return f.publish() }
 func (f *acctFold) isClosed() bool { return f.s.closed }
 func (f *acctFold) messages() int  { return len(f.s.boxes) }
-func (f *acctFold) snapshotText(b []byte, m marks, other []string) []byte {
-	return f.s.appendSnapshot(b, m, other)
-}
 
 // errGone: w/, snap/ or log/ is missing: the mailbox has left its place.
 var errGone = errors.New("log is gone")
@@ -228,7 +221,7 @@ func (j *journal) publish() any {
 		return p.state
 	}
 	s := j.fold.state()
-	j.pub.Store(&published{s, j.known})
+	j.pub.Store(&published{s, j.known, j.complete()})
 	j.watch.wake()
 	return s
 }
@@ -251,7 +244,8 @@ func (j *journal) settle() error {
 // forget drops the fold: the next read starts from a snapshot.
 func (j *journal) forget() {
 	j.fold, j.loaded, j.known, j.looked = nil, false, 0, false
-	j.marks, j.other, j.tail, j.tailBytes = nil, nil, nil, 0
+	j.marks, j.other, j.chain = nil, nil, nil
+	j.tail, j.tailBytes, j.tailLost = nil, 0, false
 	j.unsynced = false
 }
 
@@ -371,25 +365,41 @@ func (j *journal) readSpill(n uint64, r *record) (string, error) {
 
 // foldRecord adds the next record to the fold.
 func (j *journal) foldRecord(r *tailRecord) error {
-	var reqs []*request
-	if j.pendReqs != nil && r.nonce == j.pending {
-		reqs = j.pendReqs
-	}
-	if err := j.fold.applyRecord(r, reqs); err != nil {
+	if err := j.fold.applyRecord(r, j.requestsOf(r.nonce)); err != nil {
 		return fmt.Errorf("record %d: %w", r.n, err)
 	}
 	j.known = r.n
 	j.looked = false
 	j.marks.add(r.nonce, r.n)
-	if j.tail != nil || r.n == j.base+1 {
-		j.tailBytes += len(r.body) + 40
-		if j.tailBytes <= maxTail {
-			j.tail = append(j.tail, *r)
-		} else {
-			j.tail = nil
-		}
+	if j.tailBytes += len(r.body) + 40; j.tailBytes > maxTail {
+		j.tail, j.tailLost = nil, true
+	}
+	if !j.tailLost {
+		j.tail = append(j.tail, *r)
 	}
 	return nil
+}
+
+// link is a snapshot in a chain.
+type link struct {
+	n, base uint64
+	records int
+}
+
+// base is the newest snapshot that the fold rests on, 0 if there is none.
+func (j *journal) base() uint64 {
+	if len(j.chain) == 0 {
+		return 0
+	}
+	return j.chain[len(j.chain)-1].n
+}
+
+// complete is the newest complete snapshot that the fold rests on, 0 if there is none.
+func (j *journal) complete() uint64 {
+	if len(j.chain) == 0 {
+		return 0
+	}
+	return j.chain[0].n
 }
 
 // maxTail bounds the records kept for a snapshot that continues another.
@@ -429,7 +439,12 @@ func (j *journal) gone(path string) error {
 	return fmt.Errorf("%s: %w: %w", path, ErrMailboxClosed, errGone)
 }
 
-// reload starts again from the newest snapshot that can be read.
+// errChain: a snapshot continues another that is not there.
+var errChain = errors.New("the snapshot it continues is missing")
+
+// reload starts again from the newest snapshot that can be read. Snapshots that continue others may lose
+// them to another server's tidying; then an older one does, and more of the log is read: compaction
+// rests on complete snapshots only.
 func (j *journal) reload() error {
 	j.forget()
 	for _, q := range j.pendReqs {
@@ -437,7 +452,7 @@ func (j *journal) reload() error {
 	}
 	path := j.dir + "/" + dirSnap
 	var broken error
-	for range 20 {
+	for try := range 20 {
 		names, err := j.vol.fs.ReadDir(path, nil)
 		if isNotExist(err) {
 			return j.gone(path)
@@ -446,31 +461,33 @@ func (j *journal) reload() error {
 			return ioErr("list", path, err)
 		}
 		snaps := numbers(names)
-		if len(snaps) == 0 {
-			j.start(&loaded{fold: j.kind.fresh(), marks: marks{}})
-			return nil
-		}
 		again := false
-		for i := len(snaps) - 1; i >= 0; i-- {
+		for i := len(snaps) - 1; i >= 0 && !again; i-- {
 			l, err := j.loadSnapshot(snaps[i])
-			if err == nil {
+			switch {
+			case err == nil:
 				j.start(l)
 				return nil
-			}
-			if isNotExist(err) {
+			case isNotExist(err):
 				again = true // deleted since the listing: there is a newer one
-				break
-			}
-			if errors.Is(err, ErrNewerFormat) || !errors.Is(err, ErrCorrupt) {
+			case errors.Is(err, errChain):
+				again = try == 0
+			case errors.Is(err, ErrNewerFormat), !errors.Is(err, ErrCorrupt):
 				return err
+			default:
+				j.log.Error("snapshot is corrupt", "path", j.snapPath(snaps[i]), "err", err)
+				broken = err
 			}
-			// An older one will do if the log still reaches back to it; the floor decides.
-			j.log.Error("snapshot is corrupt", "path", j.snapPath(snaps[i]), "err", err)
-			broken = err
 		}
-		if !again {
+		if again {
+			continue
+		}
+		if broken != nil && j.floor >= 0 {
 			return broken
 		}
+		// From the very first record; if that has been compacted, a floor says so.
+		j.start(&loaded{fold: j.kind.fresh(), marks: marks{}})
+		return nil
 	}
 	return fmt.Errorf("%s: snapshots vanish faster than they can be read: %w", path, ErrUnavailable)
 }
@@ -483,80 +500,93 @@ func numbers(names []string) []uint64 {
 			out = append(out, n)
 		}
 	}
-	sortUint64(out)
+	slices.Sort(out)
 	return out
 }
 
 // loaded is a fold made from snapshots.
 type loaded struct {
-	fold    logFold
-	marks   marks
-	other   []string
-	n, full uint64
-	depth   int
+	fold  logFold
+	marks marks
+	other []string
+	n     uint64
+	chain []link
 }
 
 func (j *journal) start(l *loaded) {
-	j.fold, j.marks, j.other, j.known = l.fold, l.marks, l.other, l.n
-	j.base, j.fullBase, j.depth = l.n, l.full, l.depth
-	j.tail, j.tailBytes = nil, 0
+	j.fold, j.marks, j.other, j.known, j.chain = l.fold, l.marks, l.other, l.n, l.chain
+	j.tail, j.tailBytes, j.tailLost = nil, 0, false
 	j.loaded, j.looked = true, false
 }
 
 // maxChain bounds the snapshots that continue one another.
-const maxChain = 16
-
-// loadSnapshot reads snap/<n> and what it rests on.
-func (j *journal) loadSnapshot(n uint64) (*loaded, error) {
-	var chain []*snapshot
-	for at := n; ; {
-		path := j.snapPath(at)
-		b, err := readFile(j.vol.fs, path, maxSnapshot)
-		if isNotExist(err) {
-			return nil, err
-		}
-		if err != nil {
-			return nil, ioErr("read", path, err)
-		}
-		s, err := parseSnapshot(string(b), j.kind.name, j.kind.lines)
-		if err == nil && s.n != at {
-			err = fmt.Errorf("it is number %d: %w", s.n, ErrCorrupt)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		chain = append(chain, s)
-		if s.base == 0 {
-			break
-		}
-		if len(chain) > maxChain {
-			return nil, fmt.Errorf("%s: chain of snapshots too long: %w", path, ErrCorrupt)
-		}
-		at = s.base
-	}
-	full := chain[len(chain)-1]
-	fold, err := j.kind.load(full)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", j.snapPath(full.n), err)
-	}
-	l := &loaded{fold: fold, marks: full.marks, other: full.other, n: n, full: full.n, depth: len(chain) - 1}
-	for i := len(chain) - 2; i >= 0; i-- {
-		for k := range chain[i].tail {
-			r := &chain[i].tail[k]
-			var reqs []*request
-			if j.pendReqs != nil && r.nonce == j.pending {
-				reqs = j.pendReqs
-			}
-			if err := fold.applyRecord(r, reqs); err != nil {
-				return nil, fmt.Errorf("%s: record %d: %w", j.snapPath(chain[i].n), r.n, err)
-			}
-			l.marks.add(r.nonce, r.n)
-		}
-	}
-	return l, nil
-}
+const maxChain = 64
 
 // maxSnapshot bounds a snapshot file.
 const maxSnapshot = 1 << 30
 
-func sortUint64(s []uint64) { slices.Sort(s) }
+func (j *journal) readSnapshot(n uint64) (*snapshot, error) {
+	path := j.snapPath(n)
+	b, err := readFile(j.vol.fs, path, maxSnapshot)
+	if isNotExist(err) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, ioErr("read", path, err)
+	}
+	s, err := parseSnapshot(string(b), j.kind.name, j.kind.lines)
+	if err == nil && s.n != n {
+		err = fmt.Errorf("it is number %d: %w", s.n, ErrCorrupt)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+// loadSnapshot reads snap/<n> and what it rests on.
+func (j *journal) loadSnapshot(n uint64) (*loaded, error) {
+	var snaps []*snapshot // newest first
+	for at := n; ; {
+		s, err := j.readSnapshot(at)
+		if isNotExist(err) && at != n {
+			err = fmt.Errorf("%s: %w", j.snapPath(n), errChain)
+		}
+		if err != nil {
+			return nil, err
+		}
+		snaps = append(snaps, s)
+		if s.base == 0 {
+			break
+		}
+		if len(snaps) > maxChain {
+			return nil, fmt.Errorf("%s: chain of snapshots too long: %w", j.snapPath(n), ErrCorrupt)
+		}
+		at = s.base
+	}
+	full := snaps[len(snaps)-1]
+	fold, err := j.kind.load(full)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", j.snapPath(full.n), err)
+	}
+	l := &loaded{fold: fold, marks: full.marks, other: full.other, n: n, chain: []link{{n: full.n}}}
+	for i := len(snaps) - 2; i >= 0; i-- {
+		for k := range snaps[i].tail {
+			r := &snaps[i].tail[k]
+			if err := fold.applyRecord(r, j.requestsOf(r.nonce)); err != nil {
+				return nil, fmt.Errorf("%s: record %d: %w", j.snapPath(snaps[i].n), r.n, err)
+			}
+			l.marks.add(r.nonce, r.n)
+		}
+		l.chain = append(l.chain, link{snaps[i].n, snaps[i].base, len(snaps[i].tail)})
+	}
+	return l, nil
+}
+
+// requestsOf returns the requests in flight under a nonce.
+func (j *journal) requestsOf(nc nonce) []*request {
+	if j.pendReqs != nil && nc == j.pending {
+		return j.pendReqs
+	}
+	return nil
+}

@@ -139,3 +139,6 @@ func appendDec(b []byte, n uint64) []byte { return strconv.AppendUint(b, n, 10) 
 
 // checksum is the CRC32C used throughout the format.
 func checksum(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
+
+// updateChecksum goes on with a CRC32C.
+func updateChecksum(sum uint32, p []byte) uint32 { return crc32.Update(sum, castagnoli, p) }

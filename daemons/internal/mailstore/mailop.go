@@ -17,6 +17,7 @@ import (
 //	E <uids>                                   expunge those that carry \Deleted
 //	X <uids>                                   expunge
 //	V <uidvalidity>                            renumber all messages from 1, new UIDVALIDITY
+//	G <N>                                      the files of all messages that records up to N expunged are gone
 //	Z                                          terminal: the mailbox is closed, later records count for nothing
 //
 //	entry  = msgid *( ";" key "=" value )      a msgid that begins with "." has the origin of the nonce
@@ -35,6 +36,7 @@ const (
 	opExpunge  = 'E'
 	opRemove   = 'X'
 	opRenumber = 'V'
+	opGone     = 'G'
 	opTerminal = 'Z'
 )
 
@@ -53,6 +55,7 @@ type mailOp struct {
 	guard    uint64
 	guarded  bool
 	validity uint32
+	gone     uint64
 }
 
 type mailOptions struct {
@@ -318,6 +321,9 @@ func (o *mailOp) append(b []byte, origin string) []byte {
 	case opRenumber:
 		b = append(b, ' ')
 		b = appendDec(b, uint64(o.validity))
+	case opGone:
+		b = append(b, ' ')
+		b = appendDec(b, o.gone)
 	}
 	return b
 }
@@ -331,7 +337,7 @@ func parseMailOp(s, origin string) (op mailOp, skip bool, err error) {
 	args := ""
 	if len(s) > 1 {
 		if s[1] != ' ' {
-			if c := s[0]; strings.IndexByte("ODFEXVZ", c) < 0 {
+			if c := s[0]; strings.IndexByte("ODFEXVGZ", c) < 0 {
 				skip, err = unknownOp(s)
 				return op, skip, err
 			}
@@ -396,6 +402,11 @@ func parseMailOp(s, origin string) (op mailOp, skip bool, err error) {
 			return bad()
 		}
 		op.validity = uint32(v)
+	case opGone:
+		var ok bool
+		if op.gone, ok = parseDec(args); !ok {
+			return bad()
+		}
 	case opTerminal:
 		if args != "" {
 			return bad()

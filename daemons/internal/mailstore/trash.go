@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 )
 
 // removeAll removes a tree that nobody else uses. What is missing already is fine.
@@ -54,4 +55,74 @@ func (a *Account) bury(ctx context.Context, id, name string) error {
 		}
 		return nil
 	})
+}
+
+// Purge empties the trash of a volume: mailboxes that were deleted more than twice the retention ago, and
+// what was left in tmp/.
+func (s *Store) Purge(ctx context.Context, volume string) error {
+	v, err := s.volume(volume)
+	if err != nil {
+		return err
+	}
+	now, err := v.serverNow(ctx)
+	if err != nil {
+		return err
+	}
+	var trash, tmp []string
+	err = v.do(ctx, func() (err error) {
+		if trash, err = v.fs.ReadDir(v.root+"/trash", nil); err != nil {
+			return ioErr("list", v.root+"/trash", err)
+		}
+		tmp, err = v.fs.ReadDir(v.root+"/tmp", nil)
+		return ioErr("list", v.root+"/tmp", err)
+	})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range tmp {
+		errs = append(errs, v.do(ctx, func() error { return v.removeOld(v.root+"/tmp/"+name, now.Add(-collectAfter)) }))
+	}
+	for _, name := range trash {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		errs = append(errs, v.do(ctx, func() error { return v.purge(v.root+"/trash/"+name, now.Add(-2*s.o.Retention)) }))
+	}
+	return errors.Join(errs...)
+}
+
+// purge removes one mailbox from the trash. A server that was stopped for long may still hold its
+// directories and try to commit: at each moment either the floor tells it that the name it found free
+// means nothing, or the missing w/ that the mailbox is gone. Hence the order.
+func (v *volume) purge(dir string, before time.Time) error {
+	i, err := v.fs.Lstat(dir + "/" + deletedStamp)
+	if isNotExist(err) {
+		if i, err = v.fs.Lstat(dir); isNotExist(err) {
+			return nil
+		}
+	}
+	if err != nil {
+		return ioErr("lstat", dir, err)
+	}
+	if i.ModTime.After(before) {
+		return nil
+	}
+	floor := dir + "/" + dirInterest + "/" + floorPrefix + floorMax
+	if err := v.fs.Symlink("-", floor); err != nil && !errors.Is(err, syscall.EEXIST) && !isNotExist(err) {
+		return ioErr("symlink", floor, err)
+	}
+	if err := v.syncDir(dir + "/" + dirInterest); err != nil && !isNotExist(err) {
+		return err
+	}
+	for _, part := range []string{dirLog, dirMessages, dirTmp, dirSnap, dirInterest} {
+		if err := v.removeAll(dir + "/" + part); err != nil {
+			return err
+		}
+		// What is gone must be gone for good before the next part goes.
+		if err := v.syncDir(dir); err != nil {
+			return err
+		}
+	}
+	return v.removeAll(dir)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -41,6 +42,10 @@ type volume struct {
 	slots   chan struct{} // bounds the file operations in progress
 	timeout time.Duration
 	stalls  atomic.Int64 // callers that gave up waiting
+
+	clockMu sync.Mutex
+	clockAt time.Duration // boot time of the last look at the file server's clock
+	server  time.Time     // what it showed
 }
 
 func readMarker(fs vfs.FS, root string) (id string, err error) {
@@ -204,6 +209,36 @@ func (v *volume) present() error {
 		return fmt.Errorf("volume %s: %w: %w: found id %s, want %s", v.name, ErrUnavailable, ErrWrongVolume, id, v.id)
 	}
 	return nil
+}
+
+// serverNow is the time by the file server's clock, the only one that ages are measured with. It is read
+// from the mtime of a new file, once an hour.
+func (v *volume) serverNow(ctx context.Context) (time.Time, error) {
+	v.clockMu.Lock()
+	at, server := v.clockAt, v.server
+	v.clockMu.Unlock()
+	if boot := v.clk.Boot(); !server.IsZero() && boot-at < time.Hour {
+		return server.Add(boot - at), nil
+	}
+	var now time.Time
+	err := v.do(ctx, func() error {
+		path := v.root + "/tmp/" + v.store.nextNonce().String()
+		at := v.clk.Boot() // before the call: never ahead of the server
+		if err := writeFile(v.fs, path); err != nil {
+			return ioErr("write", path, err)
+		}
+		i, err := v.fs.Lstat(path)
+		_ = v.fs.Unlink(path)
+		if err != nil {
+			return ioErr("lstat", path, err)
+		}
+		v.clockMu.Lock()
+		v.clockAt, v.server = at, i.ModTime
+		v.clockMu.Unlock()
+		now = i.ModTime
+		return nil
+	})
+	return now, err
 }
 
 // acquire waits for the right to start file operations. A volume that hangs keeps its slots: then

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"shoal/daemons/internal/clock"
 )
@@ -135,5 +134,3 @@ func (w *worker) takeDue() []*journal {
 	}
 	return out
 }
-
-const maintainEvery = 10 * time.Minute
