@@ -128,7 +128,7 @@ func New(o Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
 	s.guard, err = smtpguard.New(smtpguard.Options{
-		Hostname: o.Hostname, LMTP: true, Backend: backend{s}, Listener: "lmtp",
+		Hostname: o.Hostname, LMTP: true, DSN: true, Backend: backend{s}, Listener: "lmtp",
 		TLS: o.TLS, RequireTLS: !o.Plaintext,
 		MaxMessageBytes: o.MaxMessageBytes, MaxRecipients: o.MaxRecipients,
 		MaxConnections: o.MaxConnections, MaxConnectionsPerAddress: o.MaxConnectionsPerAddress,

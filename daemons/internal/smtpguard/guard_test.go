@@ -193,7 +193,7 @@ func TestScripts(t *testing.T) {
 		targets[name] = dial(addr)
 	}
 	add("smtp", Options{})
-	add("lmtp", Options{LMTP: true})
+	add("lmtp", Options{LMTP: true, DSN: true})
 	add("tls", Options{TLS: tlsConfig, Auth: true})
 	add("strict", Options{TLS: tlsConfig, Auth: true, RequireTLS: true})
 	add("small", Options{MaxMessageBytes: 1000, MaxTextLine: 100, MaxRecipients: 2, MaxErrors: 5})

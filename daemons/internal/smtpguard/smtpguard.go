@@ -72,6 +72,7 @@ type Options struct {
 	ImplicitTLS bool        // TLS from the first octet (RFC 8314 §3); needs TLS
 	RequireTLS  bool        // MAIL and AUTH are answered 530 without TLS
 	Auth        bool        // AUTH is offered inside TLS, by sessions that are smtp.AuthSession
+	DSN         bool        // DSN is announced (its parameters are understood in any case)
 
 	MaxMessageBytes          int64 // announced as SIZE; required, at most 4 GiB - 1
 	MaxTextLine              int   // octets of one line of DATA; 0: DefaultMaxTextLine
