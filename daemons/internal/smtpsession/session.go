@@ -1,0 +1,271 @@
+package smtpsession
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"shoal/daemons/internal/deliver"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/route"
+	"shoal/daemons/internal/smtpguard"
+)
+
+// lookupTimeout bounds one question to the directory; its client has a bound of its own below this.
+const lookupTimeout = 30 * time.Second
+
+// ownFields is more than what we put in front of a message.
+const ownFields = 2048
+
+// session is one connection. With BDAT the library runs Data in a goroutine of its own and may call Reset or
+// Logout meanwhile: a transaction is an object of its own, and whoever takes it out of tx owns it.
+type session struct {
+	s      *Server
+	c      *smtpguard.Conn
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
+
+	account *dirclient.Account // who has logged in
+
+	mu sync.Mutex
+	tx *transaction
+}
+
+type transaction struct {
+	trace string
+	from  mailaddr.Address
+	utf8  bool
+	size  int64
+	begun time.Time
+
+	rcpts  []recipient
+	offers map[string]error // answers of the box by the address offered
+	out    *deliver.Transaction
+}
+
+// recipient is one accepted RCPT.
+type recipient struct {
+	as  mailaddr.Address // as the client wrote it
+	box string           // the address that the box knows the account by
+}
+
+func reply(code, a, b, c int, text string) error {
+	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{a, b, c}, Message: text}
+}
+
+// take removes the transaction: the caller owns it.
+func (s *session) take() *transaction {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tx := s.tx
+	s.tx = nil
+	return tx
+}
+
+func (s *session) Reset() {
+	if tx := s.take(); tx != nil && tx.out != nil {
+		tx.out.Close()
+	}
+}
+
+func (s *session) Logout() error {
+	s.Reset()
+	s.cancel()
+	return nil
+}
+
+// remote is the client's address without its port.
+func (s *session) remote() string {
+	addr := s.c.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	a, err := smtpguard.Address(from)
+	if err != nil {
+		return reply(501, 5, 1, 7, "The sender's address is malformed")
+	}
+	if s.s.o.Submission {
+		if s.account == nil {
+			return reply(530, 5, 7, 0, "Log in first")
+		}
+		if err := s.ownSender(a); err != nil {
+			return err
+		}
+	}
+	tx := &transaction{trace: s.s.o.Traces.Next(), from: a, utf8: opts.UTF8, size: opts.Size, begun: time.Now(),
+		offers: make(map[string]error)}
+	s.mu.Lock()
+	s.tx = tx
+	s.mu.Unlock()
+	return nil
+}
+
+// ownSender lets a user send from the account's addresses, with or without a detail (user+detail), and from
+// the null sender, which notifications have.
+func (s *session) ownSender(a mailaddr.Address) error {
+	if a.IsNull() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, lookupTimeout)
+	defer cancel()
+	d, err := s.s.o.Router.Route(ctx, a)
+	if err != nil {
+		s.s.o.Log.Warn("sender not looked up", "event", "directory", "sender", a.String(), "error", err)
+		return reply(451, 4, 3, 0, "The sender's address cannot be checked now, try again later")
+	}
+	own := d.Outcome == route.Local && d.Account.ID == s.account.ID && (d.Via == route.ViaAddress || d.Via == route.ViaSubaddress)
+	if !own {
+		s.event(slog.LevelInfo, "sender_refused", "", a, slog.String("account", s.account.Address))
+		return reply(553, 5, 7, 1, "This sender address is not one of yours")
+	}
+	return nil
+}
+
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.mu.Lock()
+	tx := s.tx
+	s.mu.Unlock()
+	if tx == nil {
+		return reply(503, 5, 5, 1, "No transaction")
+	}
+	a, err := smtpguard.Address(to)
+	if err != nil {
+		return reply(501, 5, 1, 3, "The recipient's address is malformed")
+	}
+	if a.IsPostmaster() && mailaddr.DomainKey(a.Domain) == mailaddr.DomainKey(s.s.o.Hostname) {
+		a.Domain = "" // RFC 5321 §4.1.1.3: the guard has put our name behind <postmaster>
+	}
+	box, err := s.find(tx, a)
+	if err == nil {
+		if err = s.offer(tx, box); err == nil {
+			tx.rcpts = append(tx.rcpts, recipient{a, box.String()})
+		}
+	}
+	result := "accepted"
+	if err != nil {
+		result = class(err)
+		s.event(slog.LevelInfo, "rcpt_refused", tx.trace, tx.from, slog.String("rcpt", a.String()), slog.Any("error", err))
+	}
+	s.s.m.recipients.WithLabelValues(s.s.o.Listener, result).Inc()
+	return err
+}
+
+// find asks the directory who takes mail for a, and gives the address by which the box knows the account.
+func (s *session) find(tx *transaction, a mailaddr.Address) (mailaddr.Address, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, lookupTimeout)
+	defer cancel()
+	d, err := s.s.o.Router.Route(ctx, a)
+	if err != nil {
+		s.s.o.Log.Warn("recipient not looked up", "event", "directory", "trace", tx.trace, "rcpt", a.String(), "error", err)
+		return mailaddr.Address{}, reply(451, 4, 3, 0, "The recipient cannot be looked up now, try again later")
+	}
+	switch d.Outcome {
+	case route.Local:
+		box, err := mailaddr.Parse(d.Recipient())
+		if err != nil {
+			s.s.o.Log.Error("account has an unusable address", "event", "directory", "trace", tx.trace, "rcpt", a.String(), "error", err)
+			return mailaddr.Address{}, reply(451, 4, 3, 5, "The recipient's entry is unusable, try again later")
+		}
+		return box, nil
+	case route.Suspended:
+		return mailaddr.Address{}, reply(450, 4, 2, 1, "The mailbox takes no mail for now")
+	case route.Foreign:
+		if s.s.o.Submission {
+			return mailaddr.Address{}, reply(550, 5, 7, 1, "No outbound routing is set up: mail to other domains cannot be sent")
+		}
+		return mailaddr.Address{}, reply(550, 5, 7, 1, "Relaying denied")
+	}
+	return mailaddr.Address{}, reply(550, 5, 1, 1, "No such mailbox")
+}
+
+// offer asks the box for the recipient, once for each account.
+func (s *session) offer(tx *transaction, box mailaddr.Address) error {
+	key := box.String()
+	if err, asked := tx.offers[key]; asked {
+		return err
+	}
+	if tx.out == nil {
+		envelope := deliver.Envelope{From: tx.from, EnvID: tx.trace, EightBit: true, UTF8: tx.utf8}
+		if tx.size > 0 {
+			envelope.Size = tx.size + ownFields
+		}
+		out, err := s.s.o.Transport.Begin(s.ctx, envelope)
+		if err != nil {
+			return s.unavailable(tx, err)
+		}
+		tx.out = out
+	}
+	err := tx.out.Rcpt(box)
+	if err != nil {
+		err = s.refusal(tx, err)
+	}
+	if class(err) != "deferred" { // what may pass is asked again
+		tx.offers[key] = err
+	}
+	return err
+}
+
+// refusal words what the box said. Its 550 to 553 are about the recipient or the message and are passed on.
+// Every other 5yz is about our right to talk to it: that is our trouble, and not the sender's.
+func (s *session) refusal(tx *transaction, err error) error {
+	var e *deliver.Error
+	if !errors.As(err, &e) || errors.Is(err, deliver.ErrUnavailable) {
+		return s.unavailable(tx, err)
+	}
+	switch {
+	case e.Code >= 550 && e.Code <= 553, e.Code/100 == 4 && e.Code != 421:
+		text := e.Text
+		if i := strings.Index(text, "> "); strings.HasPrefix(text, "<") && i > 0 {
+			text = text[i+2:] // the address that the box knows: the sender may have used another
+		}
+		return &smtp.SMTPError{Code: e.Code, EnhancedCode: smtp.EnhancedCode(e.Enhanced), Message: text}
+	}
+	return s.unavailable(tx, err)
+}
+
+func (s *session) unavailable(tx *transaction, err error) error {
+	s.event(slog.LevelWarn, "box_unavailable", tx.trace, tx.from, slog.Any("error", err))
+	return reply(451, 4, 3, 0, "The mail store cannot be reached now, try again later")
+}
+
+// event logs one mail event.
+func (s *session) event(level slog.Level, event, trace string, from mailaddr.Address, attrs ...slog.Attr) {
+	if !s.s.o.Log.Enabled(s.ctx, level) {
+		return
+	}
+	all := append(make([]slog.Attr, 0, 6+len(attrs)), slog.String("event", event), slog.String("trace", trace),
+		slog.String("listener", s.s.o.Listener), slog.String("client", s.remote()), slog.String("from", from.String()))
+	if s.account != nil {
+		all = append(all, slog.String("user", s.account.Address))
+	}
+	s.s.o.Log.LogAttrs(s.ctx, level, eventText[event], append(all, attrs...)...)
+}
+
+var eventText = map[string]string{
+	"rcpt_refused": "recipient refused", "box_unavailable": "no box takes the message", "sender_refused": "sender refused",
+	"accepted": "message delivered", "message_refused": "message refused", "message_deferred": "message deferred",
+	"login": "login", "login_failed": "login failed",
+}
+
+// class names the result for the counters.
+func class(err error) string {
+	var se *smtp.SMTPError
+	switch {
+	case err == nil:
+		return "accepted"
+	case errors.As(err, &se) && se.Code/100 == 5:
+		return "refused"
+	}
+	return "deferred"
+}

@@ -1,0 +1,177 @@
+// Package smtpsession takes mail in over SMTP (RFC 5321): from other servers, and from users who have logged in
+// (RFC 6409). It has no storage. A message is passed on to the box while it comes in, and its 250 is the box's.
+//
+// # What happens to a message
+//
+//	MAIL   a trace id is made for the transaction; a user's sender address must be the user's own
+//	RCPT   the directory says who takes it; a local recipient is offered to the box at once, so that what
+//	       the box refuses is refused here, in the session, and not bounced later
+//	DATA   the header is read (at most MaxHeaderBytes), loops are stopped, Received is put in front, and for a
+//	       user a missing Date and Message-ID; then everything streams to the box
+//	.      250 only when the box has answered 250 for every accepted recipient
+//
+// # The reply to a message for several recipients
+//
+// SMTP has one reply for all. Without a queue there are two: all have it (250), or the sender keeps it. If
+// every recipient was refused for good, the first refusal is the reply. Anything mixed is 451: the sender
+// tries again for all of them, and who had it already gets it once more. Never is somebody's copy lost.
+//
+// # Received (RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3)
+//
+//	Received: from <hello> ([<address>]) (using <TLS version> with cipher <suite>)
+//	        by <hostname> with <protocol> id <trace>
+//	        for <recipient>; <date>                            ; for: when there is one recipient
+//	protocol = SMTP / ESMTP / ESMTPS / ESMTPA / ESMTPSA / UTF8SMTP / UTF8SMTPS / UTF8SMTPA / UTF8SMTPSA
+//
+// Loops end by three counts: Received fields in all, Received fields of this very server, and a Delivered-To that
+// names a recipient of this transaction. The last is not asked of users, who may send on what they got.
+//
+// Framing, line and connection limits, time-outs and STARTTLS are smtpguard's. The From field is not compared
+// with the user's addresses, the envelope's sender is.
+//
+// Left out on purpose: queue, routing to other hosts, filters, rate limits; DSN is not announced, so that a sending
+// server that wants to know of a success says so itself (RFC 3461 §5.2.2).
+package smtpsession
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/deliver"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/route"
+	"shoal/daemons/internal/smtpguard"
+)
+
+// Router decides who takes mail for an address (*route.Router does). An error is temporary.
+type Router interface {
+	Route(ctx context.Context, a mailaddr.Address) (route.Decision, error)
+}
+
+// Transport carries messages to the boxes (*deliver.Transport does).
+type Transport interface {
+	Begin(ctx context.Context, e deliver.Envelope) (*deliver.Transaction, error)
+}
+
+// Authenticator checks passwords (*authn.Authenticator does).
+type Authenticator interface {
+	Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error)
+}
+
+// Limits bound one listener.
+type Limits struct {
+	MaxMessageBytes          int64         // announced as SIZE
+	MaxHeaderBytes           int           // the header section
+	MaxTextLine              int           // one line of a message
+	MaxRecipients            int           // in one transaction
+	MaxConnections           int           // at once
+	MaxConnectionsPerAddress int           // at once; 0: no limit of its own
+	MaxHops                  int           // Received fields in all
+	MaxOwnHops               int           // Received fields of this server
+	MaxErrors                int           // refused commands until 421
+	ErrorDelay               time.Duration // before each answer after half of them
+	GreetDelay               time.Duration // who talks before the greeting is refused; 0: off
+	ReadTimeout              time.Duration // each read
+	TransactionTimeout       time.Duration // from MAIL to the end of the message
+}
+
+// Options of New. Hostname, Listener, Router, Transport, Traces and Limits are required; Auth and TLS
+// for Submission.
+type Options struct {
+	Hostname    string
+	Listener    string // name in logs and metrics
+	Submission  bool   // for users: TLS and AUTH are demanded before MAIL
+	ImplicitTLS bool   // TLS from the first octet (RFC 8314 §3.3)
+
+	Router    Router
+	Transport Transport
+	Auth      Authenticator
+	Traces    *Traces
+	TLS       *tls.Config
+	Limits    Limits
+
+	Log     *slog.Logger
+	Metrics *Metrics // one for all listeners; nil: not counted
+	Clock   clock.Clock
+}
+
+// Server serves one kind of listener.
+type Server struct {
+	o     Options
+	m     *Metrics
+	guard *smtpguard.Guard
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+}
+
+// New builds a server. It refuses options that cannot work.
+func New(o Options) (*Server, error) {
+	switch {
+	case o.Hostname == "" || o.Listener == "" || o.Router == nil || o.Transport == nil || o.Traces == nil:
+		return nil, errors.New("smtpsession: Hostname, Listener, Router, Transport and Traces are required")
+	case o.Submission && (o.Auth == nil || o.TLS == nil):
+		return nil, errors.New("smtpsession: submission needs Auth and TLS")
+	case o.Limits.MaxMessageBytes <= 0 || o.Limits.MaxHeaderBytes <= 0 || o.Limits.MaxHops <= 0 || o.Limits.MaxOwnHops <= 0:
+		return nil, errors.New("smtpsession: a limit is missing")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System()
+	}
+	s := &Server{o: o, m: o.Metrics}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	var err error
+	s.guard, err = smtpguard.New(smtpguard.Options{
+		Hostname: o.Hostname, Backend: backend{s}, Listener: o.Listener,
+		TLS: o.TLS, ImplicitTLS: o.ImplicitTLS, RequireTLS: o.Submission, Auth: o.Submission,
+		MaxMessageBytes: o.Limits.MaxMessageBytes, MaxTextLine: o.Limits.MaxTextLine, MaxRecipients: o.Limits.MaxRecipients,
+		MaxConnections: o.Limits.MaxConnections, MaxConnectionsPerAddress: o.Limits.MaxConnectionsPerAddress,
+		ReadTimeout: o.Limits.ReadTimeout, TransactionTimeout: o.Limits.TransactionTimeout, GreetDelay: o.Limits.GreetDelay,
+		MaxErrors: o.Limits.MaxErrors, ErrorDelay: o.Limits.ErrorDelay,
+		Log: o.Log, Metrics: o.Metrics.guard,
+	})
+	if err != nil {
+		s.cancel()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Serve accepts connections until Shutdown or Close, and returns nil then. It closes l.
+func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
+
+// Shutdown stops accepting, answers 421 to each connection as soon as it is in no transaction, and waits
+// until all are gone or ctx ends; then it closes what is left and returns ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.guard.Shutdown(ctx)
+	s.cancel()
+	return err
+}
+
+// Close closes everything at once.
+func (s *Server) Close() error {
+	s.cancel()
+	return s.guard.Close()
+}
+
+type backend struct{ s *Server }
+
+func (b backend) NewSession(c *smtpguard.Conn) (smtp.Session, error) {
+	s := &session{s: b.s, c: c}
+	s.ctx, s.cancel = context.WithCancel(b.s.ctx)
+	return s, nil
+}
