@@ -51,6 +51,7 @@ type echoConfig struct {
 	HangClose  bool   `hcl:"hang_close,optional"`
 	FailRun    string `hcl:"fail_run,optional"`
 	FailReload string `hcl:"fail_reload,optional" conf:"live"`
+	WaitReload string `hcl:"wait_reload,optional" conf:"path"` // a FIFO that Reload reads to its end
 }
 
 func (c *echoConfig) Common() Common {
@@ -71,31 +72,32 @@ type echo struct {
 	env       *Env
 	listeners []net.Listener
 	conns     sync.WaitGroup
-	draining  chan struct{}
+	first     *echoConfig // of the start
 
-	mu     sync.Mutex
-	config *echoConfig
-	dead   bool
+	mu       sync.Mutex
+	draining bool
+	config   *echoConfig
+	dead     bool
 }
 
 func buildEcho(ctx context.Context, env *Env, c Config) (Service, error) {
-	e := &echo{env: env, config: c.(*echoConfig), draining: make(chan struct{})}
+	e := &echo{env: env, first: c.(*echoConfig), config: c.(*echoConfig)}
 	env.OnClose("first", func() error { env.Log.Info("first closed"); return nil })
 	env.OnClose("second", func() error { env.Log.Info("second closed"); return nil })
-	if e.config.HangBuild {
+	if e.first.HangBuild {
 		env.Log.Info("building")
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	for _, lc := range e.config.Listeners {
+	for _, lc := range e.first.Listeners {
 		l, err := env.Listen(lc)
 		if err != nil {
 			return nil, err
 		}
 		e.listeners = append(e.listeners, l)
 	}
-	if e.config.FailBuild != "" {
-		return nil, errors.New(e.config.FailBuild)
+	if e.first.FailBuild != "" {
+		return nil, errors.New(e.first.FailBuild)
 	}
 	env.Control.HandleFunc("POST /v1/die", func(w http.ResponseWriter, r *http.Request) {
 		e.mu.Lock()
@@ -107,8 +109,8 @@ func buildEcho(ctx context.Context, env *Env, c Config) (Service, error) {
 }
 
 func (e *echo) Run(ctx context.Context) error {
-	if e.config.FailRun != "" {
-		return errors.New(e.config.FailRun)
+	if e.first.FailRun != "" {
+		return errors.New(e.first.FailRun)
 	}
 	for _, l := range e.listeners {
 		go func() {
@@ -117,8 +119,14 @@ func (e *echo) Run(ctx context.Context) error {
 				if err != nil {
 					return
 				}
-				e.conns.Add(1)
-				go e.talk(c)
+				e.mu.Lock()
+				if e.draining {
+					c.Close()
+				} else {
+					e.conns.Add(1)
+					go e.talk(c)
+				}
+				e.mu.Unlock()
 			}
 		}()
 	}
@@ -139,19 +147,21 @@ func (e *echo) talk(c net.Conn) {
 }
 
 func (e *echo) Drain(context.Context) error {
-	close(e.draining)
+	e.mu.Lock()
+	e.draining = true
+	e.mu.Unlock()
 	for _, l := range e.listeners {
 		l.Close()
 	}
 	e.conns.Wait()
-	if e.config.HangDrain {
+	if e.first.HangDrain {
 		select {}
 	}
 	return nil
 }
 
 func (e *echo) Close() error {
-	if e.config.HangClose {
+	if e.first.HangClose {
 		select {}
 	}
 	e.env.Log.Info("service closed")
@@ -160,6 +170,12 @@ func (e *echo) Close() error {
 
 func (e *echo) Reload(_ context.Context, c Config) error {
 	next := c.(*echoConfig)
+	if next.WaitReload != "" {
+		e.env.Log.Info("waiting in reload")
+		if _, err := os.ReadFile(next.WaitReload); err != nil {
+			return err
+		}
+	}
 	if next.FailReload != "" {
 		return errors.New(next.FailReload)
 	}

@@ -83,7 +83,8 @@ type Service interface {
 	Drain(ctx context.Context) error
 	// Close ends what is left and frees everything. It is called once, after Run returned.
 	Close() error
-	// Reload takes up a new configuration, whole or not at all. Only settings tagged live differ.
+	// Reload takes up a new configuration, whole or not at all. Only settings tagged live differ. Run goes
+	// on meanwhile, and a drain may begin; two reloads never overlap.
 	Reload(ctx context.Context, c Config) error
 	// Ready returns nil when the role can serve, otherwise what it lacks. Called at any time.
 	Ready(ctx context.Context) error

@@ -239,6 +239,7 @@ func (p *process) serve(ctx context.Context, cancel context.CancelFunc) error {
 				p.log.Info("not reloading: the daemon drains")
 			case s == syscall.SIGHUP && reloading:
 				again = true
+				p.log.Info("a reload is under way: another follows it")
 			case s == syscall.SIGHUP:
 				reloading = true
 				go func() { p.reload(ctx); reloaded <- struct{}{} }()

@@ -273,6 +273,44 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// Reloads never overlap; however many are asked for meanwhile, one follows.
+func TestReloadsDoNotOverlap(t *testing.T) {
+	d := prepare(t, `wait_reload = "fifo"`)
+	if err := unix.Mkfifo(d.path("fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release := func() {
+		t.Helper()
+		f, err := os.OpenFile(d.path("fifo"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	d.launch(nil, nil).wait("ready to serve")
+	d.signal(syscall.SIGHUP)
+	d.wait("waiting in reload")
+	for n := range 2 {
+		d.signal(syscall.SIGHUP)
+		d.wait("another follows", n+1)
+	}
+	release()
+	d.wait("waiting in reload", 2)
+	release()
+	d.wait("configuration reloaded", 2)
+	d.signal(syscall.SIGTERM)
+	d.exit(0)
+	n := 0
+	for _, l := range d.lines {
+		if l["msg"] == "waiting in reload" {
+			n++
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d reloads, wanted 2", n)
+	}
+}
+
 // SIGTERM: not ready, nothing new accepted, sessions end by themselves, then the process does.
 func TestDrain(t *testing.T) {
 	m := newManager(t)
