@@ -1,0 +1,80 @@
+package popsession
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func newWriter(w io.Writer) *bufio.Writer { return bufio.NewWriter(w) }
+
+// pieces reads a text in pieces.
+type pieces struct {
+	rest string
+	size int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.rest == "" {
+		return 0, io.EOF
+	}
+	n := copy(b[:min(len(b), p.size)], p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// FuzzSession: whatever a client sends, before the login or behind it, every answer is made of whole
+// lines, the session ends when the client closes its side, and only QUIT deletes.
+func FuzzSession(f *testing.F) {
+	for _, s := range []string{
+		"CAPA\r\nUSER a\r\nPASS b\r\nQUIT\r\n", "AUTH PLAIN\r\n*\r\nAUTH LOGIN YQ==\r\nYg==\r\n", "LIST\r\nUIDL 1\r\nTOP 1 1\r\nRETR 2\r\nDELE 1\r\nRSET\r\n",
+		"STAT\nNOOP\n\n \r\nLIST  1\r\nTOP 1 \r\n\x00\r\n\r\r\n", "DELE 3\r\nDELE 3\r\nRETR 3\r\n", "STLS\r\nX\r\n",
+	} {
+		f.Add([]byte(s), true)
+		f.Add([]byte(s), false)
+	}
+	r := newRig(f, func(o *Options) {
+		o.Limits.AllowPlain = true
+		o.Limits.BadCommands = 100
+		o.TLS = nil
+	})
+	r.deliver("alice", mails...)
+	f.Fuzz(func(t *testing.T, input []byte, loggedIn bool) {
+		if strings.Contains(strings.ToUpper(string(input)), "QUIT") {
+			return
+		}
+		conn, err := r.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		go func() {
+			if loggedIn {
+				input = append([]byte("USER alice\r\nPASS secret word\r\n"), input...)
+			}
+			_, _ = conn.Write(input)
+			_ = conn.(*net.TCPConn).CloseWrite()
+		}()
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		got, err := io.ReadAll(conn)
+		if os.IsTimeout(err) {
+			t.Fatalf("the session does not end: %q", got)
+		}
+		rest := bytes.ReplaceAll(got, []byte("\r\n"), nil)
+		if !bytes.HasPrefix(got, []byte("+OK ")) || err == nil && !bytes.HasSuffix(got, []byte("\r\n")) || bytes.ContainsAny(rest, "\r\n\x00") {
+			t.Fatalf("answers that are no lines: %q", got)
+		}
+		r := &rig{t: t, store: r.store, metrics: r.metrics}
+		if n := r.value("shoal_pop_panics_total"); n != 0 {
+			t.Fatal("a panic")
+		}
+		if got := r.state("alice"); got != "1 2 3" {
+			t.Fatalf("the INBOX has %q", got)
+		}
+	})
+}
