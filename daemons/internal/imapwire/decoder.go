@@ -348,6 +348,8 @@ func (d *Decoder) skip(n int64) error {
 	return nil
 }
 
+// excerpt shows a piece of input in an answer, without what a client could take for the announcement
+// of a literal.
 func excerpt(b []byte) string {
 	const most = 40
 	if len(b) > most {
@@ -355,10 +357,13 @@ func excerpt(b []byte) string {
 	}
 	out := make([]byte, 0, len(b))
 	for _, c := range b {
-		if c < 0x20 || c >= 0x7f {
+		if c < 0x20 || c >= 0x7f || c == '{' || c == '}' {
 			c = '?'
 		}
 		out = append(out, c)
 	}
 	return string(out)
 }
+
+// Holds reports whether a buffer is held.
+func (d *Decoder) Holds() bool { return d.in != nil }

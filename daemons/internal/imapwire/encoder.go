@@ -268,3 +268,6 @@ func appendAString(b []byte, s string) []byte {
 	}
 	return appendQuoted(b, s)
 }
+
+// Holds reports whether a buffer is held.
+func (e *Encoder) Holds() bool { return e.buf != nil }
