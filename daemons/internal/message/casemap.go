@@ -1,7 +1,6 @@
 package message
 
 import (
-	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -14,16 +13,14 @@ import (
 func Casemap(s string) string {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c >= utf8.RuneSelf || 'a' <= c && c <= 'z' {
-			out, _ := appendCasemap(make([]byte, 0, len(s)+8), []byte(s), true)
-			return string(out)
+			return string(appendCasemap(make([]byte, 0, len(s)+8), []byte(s)))
 		}
 	}
 	return s
 }
 
-// appendCasemap appends the comparison form of src. rest is what is left: the beginning of a
-// character that the end of src cuts, unless last is set.
-func appendCasemap(dst, src []byte, last bool) (_, rest []byte) {
+// appendCasemap appends the comparison form of src, which ends with a whole character.
+func appendCasemap(dst, src []byte) []byte {
 	for len(src) > 0 {
 		i := 0
 		for i < len(src) && src[i] < utf8.RuneSelf {
@@ -35,14 +32,11 @@ func appendCasemap(dst, src []byte, last bool) (_, rest []byte) {
 		if src = src[i:]; len(src) == 0 {
 			break
 		}
-		if !last && !utf8.FullRune(src) {
-			return dst, src
-		}
 		r, size := utf8.DecodeRune(src)
 		src = src[size:]
 		dst = appendRune(dst, r)
 	}
-	return dst, nil
+	return dst
 }
 
 func appendRune(dst []byte, r rune) []byte {
@@ -65,6 +59,3 @@ func upperASCII(b []byte) {
 		}
 	}
 }
-
-// upperField is the form in which Search compares names of header fields.
-func upperField(s string) string { return strings.ToUpper(strings.TrimSpace(s)) }

@@ -79,6 +79,10 @@ type base64Group struct {
 	n   int
 }
 
+func (r *base64Reader) reset(src io.Reader) {
+	r.src, r.out, r.err, r.base64Group = src, nil, nil, base64Group{}
+}
+
 func (r *base64Reader) Read(b []byte) (int, error) {
 	for len(r.out) == 0 {
 		if r.err != nil {
@@ -155,6 +159,10 @@ type quotedReader struct {
 	err  error
 	eof  bool
 	room [chunkSize]byte
+}
+
+func (r *quotedReader) reset(src io.Reader) {
+	r.src, r.out, r.n, r.err, r.eof = src, nil, 0, nil, false
 }
 
 func (r *quotedReader) Read(b []byte) (int, error) {

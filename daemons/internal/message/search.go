@@ -3,6 +3,10 @@ package message
 import (
 	"bytes"
 	"io"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/transform"
 )
 
 // Search looks for strings in messages, as the HEADER, BODY and TEXT keys of SEARCH do
@@ -18,7 +22,11 @@ type Search struct {
 	result []bool
 	left   int // keys not yet found
 
-	header, folded []byte
+	// Buffers, made when first needed.
+	header, field, value, folded []byte
+	chunk, utf8                  []byte
+	base64                       *base64Reader
+	quoted                       *quotedReader
 }
 
 type keyKind int
@@ -31,14 +39,14 @@ const (
 
 type searchKey struct {
 	kind   keyKind
-	field  string // of a header key, in upper case
+	field  string // of a header key, in lower case
 	needle []byte // in comparison form
 }
 
 // Header adds a key: the field contains the value; an empty value asks whether the field is there.
 // It returns the index of the key's answer.
 func (s *Search) Header(field, value string) int {
-	return s.add(searchKey{kind: headerKey, field: upperField(field), needle: foldHeader(value)})
+	return s.add(searchKey{kind: headerKey, field: strings.ToLower(strings.TrimSpace(field)), needle: foldHeader(nil, []byte(value))})
 }
 
 // Body adds a key: a text part contains the value.
@@ -120,7 +128,7 @@ func (s *Search) part(r io.ReaderAt, p *Part, outermost bool) error {
 	case p.Message != nil:
 		return s.part(r, p.Message, false)
 	case !p.IsMultipart() && (p.IsText() || p.Type == "message") && s.open(bodyKey, textKey):
-		return s.body(p.Text(r))
+		return s.body(r, p)
 	}
 	return nil
 }
@@ -138,24 +146,24 @@ func (s *Search) headers(r io.ReaderAt, p *Part, outermost bool) error {
 		if name == nil {
 			continue
 		}
-		var field, value []byte // in comparison form, made when first needed
+		haveField, haveValue := false, false // in comparison form, made when first needed
 		for i := range s.keys {
 			k := &s.keys[i]
 			switch {
 			case s.result[i]:
 			case k.kind == textKey:
-				if field == nil {
-					field = foldHeader(DecodeHeader(string(whole)))
+				if !haveField {
+					s.field, haveField = foldHeader(s.field[:0], whole), true
 				}
-				if bytes.Contains(field, k.needle) {
+				if bytes.Contains(s.field, k.needle) {
 					s.found(i)
 				}
-			case k.kind == headerKey && outermost && len(k.field) == len(name) && bytes.EqualFold(name, []byte(k.field)):
-				if value == nil {
+			case k.kind == headerKey && outermost && equalFold(name, k.field):
+				if !haveValue {
 					_, skip, _ := fieldName(whole)
-					value = foldHeader(DecodeHeader(string(whole[skip:])))
+					s.value, haveValue = foldHeader(s.value[:0], whole[skip:]), true
 				}
-				if bytes.Contains(value, k.needle) {
+				if bytes.Contains(s.value, k.needle) {
 					s.found(i)
 				}
 			}
@@ -164,49 +172,117 @@ func (s *Search) headers(r io.ReaderAt, p *Part, outermost bool) error {
 	return nil
 }
 
-// foldHeader is the comparison form of header text, in which a tab counts as a space.
-func foldHeader(s string) []byte {
-	b := []byte(Casemap(s))
-	for i, c := range b {
+// foldHeader appends the comparison form of header text: unfolded, decoded, with a space for a tab.
+func foldHeader(dst, text []byte) []byte {
+	from := len(dst)
+	if isASCII(text) && !bytes.Contains(text, []byte("=?")) {
+		for i, c := range text {
+			switch {
+			case c == '\n' || c == '\r' && i+1 < len(text) && text[i+1] == '\n':
+			case c == '\r' || c == '\t':
+				dst = append(dst, ' ')
+			default:
+				dst = append(dst, c)
+			}
+		}
+		upperASCII(dst[from:])
+		return dst
+	}
+	dst = appendCasemap(dst, []byte(DecodeHeader(string(text))))
+	for i, c := range dst[from:] {
 		if c == '\t' {
-			b[i] = ' '
+			dst[from+i] = ' '
 		}
 	}
-	return b
+	return dst
 }
 
-// body looks at a text, piece by piece. The end of each piece is kept, as long as the longest needle,
-// so that what lies across two pieces is found.
-func (s *Search) body(text io.Reader) error {
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// decoded is the content of p without its transfer encoding, through readers that are used again.
+func (s *Search) decoded(r io.ReaderAt, p *Part) io.Reader {
+	content := io.NewSectionReader(r, p.BodyOffset, p.BodySize())
+	switch p.decoding() {
+	case base64Encoding:
+		if s.base64 == nil {
+			s.base64 = &base64Reader{}
+		}
+		s.base64.reset(content)
+		return s.base64
+	case quotedPrintable:
+		if s.quoted == nil {
+			s.quoted = &quotedReader{}
+		}
+		s.quoted.reset(content)
+		return s.quoted
+	}
+	return content
+}
+
+// body looks at the text of a part, piece by piece. The end of each piece is kept, as long as the longest
+// needle, so that what lies across two pieces is found.
+func (s *Search) body(r io.ReaderAt, p *Part) error {
 	overlap := 0
 	for i := range s.keys {
 		if s.keys[i].kind != headerKey {
 			overlap = max(overlap, len(s.keys[i].needle)-1)
 		}
 	}
-	var chunk [chunkSize]byte
-	kept, n := s.folded[:0], 0
-	for {
-		got, err := io.ReadFull(text, chunk[n:])
-		n += got
-		last := err != nil
-		if last && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if s.chunk == nil {
+		s.chunk, s.utf8 = make([]byte, chunkSize), make([]byte, 2*chunkSize)
+	}
+	text, charset := s.decoded(r, p), charsetDecoder(p.Param("charset"))
+	_, lenient := charset.(*lenientUTF8)
+	s.folded = s.folded[:0]
+	for n, last := 0, false; !last && s.open(bodyKey, textKey); {
+		got, err := text.Read(s.chunk[n:])
+		if err != nil && err != io.EOF {
 			return err
 		}
-		var rest []byte
-		kept, rest = appendCasemap(kept, chunk[:n], last)
-		n = copy(chunk[:], rest)
+		n += got
+		last = err == io.EOF
+		used := 0
+		if lenient && isASCII(s.chunk[:n]) { // nearly all text, and nothing to convert
+			at := len(s.folded)
+			s.folded = append(s.folded, s.chunk[:n]...)
+			upperASCII(s.folded[at:])
+			used = n
+		} else if used, err = s.convert(charset, s.chunk[:n], last); err != nil || used == 0 && n == len(s.chunk) {
+			last = true // what a decoder cannot go on with is the end of the text
+		}
+		n = copy(s.chunk, s.chunk[used:n])
 		for i := range s.keys {
-			if k := &s.keys[i]; k.kind != headerKey && !s.result[i] && bytes.Contains(kept, k.needle) {
+			if k := &s.keys[i]; k.kind != headerKey && !s.result[i] && bytes.Contains(s.folded, k.needle) {
 				s.found(i)
 			}
 		}
-		if last || !s.open(bodyKey, textKey) {
-			s.folded = kept[:0]
-			return nil
+		if len(s.folded) > overlap {
+			s.folded = s.folded[:copy(s.folded, s.folded[len(s.folded)-overlap:])]
 		}
-		if len(kept) > overlap {
-			kept = kept[:copy(kept, kept[len(kept)-overlap:])]
+	}
+	return nil
+}
+
+// convert appends the comparison form of a piece of text to folded. used is how much of it could be
+// converted without what follows.
+func (s *Search) convert(charset transform.Transformer, piece []byte, last bool) (used int, err error) {
+	for {
+		nDst, nSrc, err := charset.Transform(s.utf8, piece[used:], last)
+		s.folded = appendCasemap(s.folded, s.utf8[:nDst])
+		used += nSrc
+		switch {
+		case err == transform.ErrShortDst && nDst > 0:
+		case err == transform.ErrShortSrc:
+			return used, nil
+		default:
+			return used, err
 		}
 	}
 }
