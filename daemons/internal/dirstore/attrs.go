@@ -58,10 +58,11 @@ const (
 	virtualHasSubordinates virtual = 1 << iota
 	virtualSubschema
 	virtualEntryDN
+	virtualContextCSN // of the suffix entry only
 )
 
 var virtualOf = map[string]virtual{"hasSubordinates": virtualHasSubordinates,
-	"subschemaSubentry": virtualSubschema, "entryDN": virtualEntryDN}
+	"subschemaSubentry": virtualSubschema, "entryDN": virtualEntryDN, "contextCSN": virtualContextCSN}
 
 // attrRef is an attribute description that a request names, with the ids of everything stored that it
 // covers. It stays valid while the table grows.
@@ -104,7 +105,8 @@ func (r *attrRef) resolve(t *attrTable) *resolved {
 type attributes struct {
 	schema *dirschema.Schema
 	table  atomic.Pointer[attrTable]
-	saved  int // ids below are on disk; only the writer uses it
+	grow   sync.Mutex // held while a longer table takes the place of table
+	saved  int        // ids below are on disk; only the writer uses it
 
 	mu   sync.RWMutex
 	refs map[string]*attrRef // by the description as written in requests; nil for unknown ones
@@ -141,8 +143,13 @@ func (a *attributes) ref(b []byte) *attrRef {
 	return r
 }
 
-// id gives the id of a description, a new one if it has none yet. Only the writer calls it.
+// id gives the id of a description, a new one if it has none yet.
 func (a *attributes) id(d dirschema.Description) (uint16, error) {
+	if id, ok := a.table.Load().byName[d.String()]; ok {
+		return id, nil
+	}
+	a.grow.Lock()
+	defer a.grow.Unlock()
 	t := a.table.Load()
 	if id, ok := t.byName[d.String()]; ok {
 		return id, nil
@@ -167,3 +174,6 @@ func (a *attributes) load(id int, name string) error {
 	a.saved = id + 1
 	return nil
 }
+
+// Secret reports whether values of the type are never shown or compared.
+func Secret(a *dirschema.AttributeType) bool { return classOf(a) == secretAttr }

@@ -251,11 +251,21 @@ func (f *Filter) value(r *Reader, t *term, v []byte) bool {
 
 // evalVirtual compares computed attributes.
 func (f *Filter) evalVirtual(r *Reader, e *Found, t *term) tri {
+	if !r.hasVirtual(e, t.ref.virtual) {
+		return no
+	}
 	if t.op == ldapwire.Present {
 		return yes
 	}
 	var v []byte
 	switch t.ref.virtual {
+	case virtualContextCSN:
+		for _, c := range r.contextCSNs() {
+			if f.value(r, t, []byte(c)) {
+				return yes
+			}
+		}
+		return no
 	case virtualHasSubordinates:
 		v = []byte("FALSE")
 		if r.hasSubordinates(e.ID) {

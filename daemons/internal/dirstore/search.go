@@ -63,6 +63,12 @@ func (s *Search) Small(n int) bool {
 	return !s.all && len(s.set) <= n && s.set.count() <= n
 }
 
+// Restrict leaves nothing but one entry to find, for somebody who may see no other.
+func (s *Search) Restrict(id uint64) {
+	s.all = false
+	s.set = idset(nil).add(id)
+}
+
 // Skip continues after the entry with this id, of which a caller remembers that it was returned.
 func (s *Search) Skip(id uint64) { s.next = max(s.next, id+1) }
 

@@ -56,7 +56,7 @@ func (s *Store) Select(raw []byte, list [][]byte) *Selection {
 			sel.user = true
 		case string(name) == "+":
 			sel.operational = true
-			sel.virtual |= virtualHasSubordinates | virtualSubschema | virtualEntryDN
+			sel.virtual |= virtualHasSubordinates | virtualSubschema | virtualEntryDN | virtualContextCSN
 		case string(name) == "1.1": // RFC 4511 §4.5.1.8: no attributes
 		case len(name) > 1 && name[0] == '@':
 			if c := s.schema.Class(name[1:]); c != nil {
@@ -197,7 +197,7 @@ func (r *Reader) appendTypes(dst []byte, id int32, f *Found, sel *Selection, up 
 		}
 	}
 	for name, v := range virtualOf {
-		if sel.virtual&v != 0 {
+		if sel.virtual&v != 0 && r.hasVirtual(f, v) {
 			types = ldapwire.AppendAttribute(types, name, nil)
 		}
 	}
@@ -216,7 +216,10 @@ func (r *Reader) appendVirtual(f *Found, sel *Selection, up *node) []byte {
 	if sel.virtual&virtualSubschema != 0 {
 		b = append(b, r.store.virtualBytes.subschema...)
 	}
-	if sel.virtual&virtualHasSubordinates != 0 {
+	if sel.virtual&virtualContextCSN != 0 && r.hasVirtual(f, virtualContextCSN) {
+		b = append(b, r.contextAttribute()...)
+	}
+	if sel.virtual&virtualHasSubordinates != 0 && f.ID != 0 {
 		if r.hasSubordinates(f.ID) {
 			b = append(b, r.store.virtualBytes.yes...)
 		} else {
@@ -224,4 +227,47 @@ func (r *Reader) appendVirtual(f *Found, sel *Selection, up *node) []byte {
 		}
 	}
 	return b
+}
+
+// hasVirtual reports whether an entry has a computed attribute.
+func (r *Reader) hasVirtual(f *Found, v virtual) bool {
+	switch v {
+	case virtualContextCSN:
+		return f.ID != 0 && f.rec.parent == 0 && len(r.contextCSNs()) > 0
+	case virtualHasSubordinates:
+		return f.ID != 0
+	}
+	return true
+}
+
+// contextCSNs are those of the Reader's state of the directory.
+func (r *Reader) contextCSNs() []csn {
+	return splitCSNs(string(r.tx.Bucket(bucketMeta).Get(keyContextCSN)))
+}
+
+// ContextCSN are the CSNs of the newest change that this Reader sees.
+func (r *Reader) ContextCSN() []string { return r.contextCSNs() }
+
+func (r *Reader) contextAttribute() []byte {
+	var values [][]byte
+	for _, c := range r.contextCSNs() {
+		values = append(values, []byte(c))
+	}
+	return ldapwire.AppendAttribute(nil, "contextCSN", values)
+}
+
+// Detached makes an entry that is not in the database, to be searched and returned like one: the root
+// DSE and the subschema subentry. dn is its name in string form.
+func (s *Store) Detached(dn string, list []ldapwire.Attribute) (*Found, error) {
+	attrs, err := s.attributesOf(list, false)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := encodeRecord(&s.attrs, 0, []byte(dn), attrs)
+	if err != nil {
+		return nil, err
+	}
+	f := &Found{}
+	f.rec, err = parseRecord(raw)
+	return f, err
 }

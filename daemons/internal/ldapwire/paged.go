@@ -27,3 +27,15 @@ func AppendPaged(dst []byte, estimate int32, cookie []byte) []byte {
 	v = wrap(v, 0, tagSequence)
 	return AppendControl(dst, OIDPagedResults, false, v)
 }
+
+// cancelRequestValue ::= SEQUENCE { cancelID MessageID }
+
+// ParseCancel reads the value of a cancel request (RFC 3909 §2.1): the id of the operation to cancel.
+func ParseCancel(value []byte) (int32, error) {
+	seq, _, err := expect(value, tagSequence)
+	if err != nil {
+		return 0, err
+	}
+	id, _, err := takeInteger(seq, tagInteger)
+	return id, err
+}

@@ -3,10 +3,10 @@ package vaultd
 import (
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/kit"
 )
 
 // Config is the configuration file of vaultd.
@@ -107,13 +107,15 @@ func (c *Config) RootDN() string {
 	return "cn=admin," + c.Suffix
 }
 
+// Common gives the shared blocks to the kit.
+func (c *Config) Common() kit.Common {
+	return kit.Common{Server: &c.Server, Identity: c.Identity, Management: c.Management, Control: c.Control, Log: &c.Log, Drain: &c.Drain}
+}
+
 // Validate checks what needs several attributes.
 func (c *Config) Validate() error {
 	if len(c.Listeners) == 0 {
-		return conf.Invalid("suffix", "the file has no listener block: write for example listener \"ldap\" { address = \"127.0.0.1:389\" }")
-	}
-	if strings.Count(c.RootDN(), ",") == 0 && c.Root.DN != "" {
-		return conf.Invalid("root", "the root dn must lie under the suffix %s", c.Suffix)
+		return conf.Invalid("", "the file has no listener block: write for example listener \"ldap\" { address = \"127.0.0.1:389\" }")
 	}
 	for _, name := range c.AllowPlain {
 		i := slices.IndexFunc(c.Listeners, func(l conf.Listener) bool { return l.Name == name })

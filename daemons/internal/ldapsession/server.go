@@ -1,0 +1,276 @@
+package ldapsession
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapwire"
+)
+
+// Rights are what an identity may do.
+type Rights struct {
+	ReadSelf bool // search and compare its own entry
+	ReadAll  bool // search and compare every entry, secret attributes excepted
+	Secrets  bool // get secret attributes in a replication search
+	Write    bool // every update
+	NoLimits bool // the limits on entries and time do not apply
+}
+
+// Limits bound what clients may ask for. All fields must be positive.
+type Limits struct {
+	Entries          int
+	Time             time.Duration
+	Message          int
+	MessageAnonymous int
+	FilterTerms      int
+	FilterDepth      int
+	Operations       int
+	Idle             time.Duration
+	Unbound          time.Duration
+	Write            time.Duration
+}
+
+// DefaultLimits are for tests; a role has its own, from its configuration.
+var DefaultLimits = Limits{Entries: 10000, Time: time.Minute, Message: 4 << 20, MessageAnonymous: 64 << 10,
+	FilterTerms: 1024, FilterDepth: 32, Operations: 64, Idle: 30 * time.Minute, Unbound: time.Minute, Write: 30 * time.Second}
+
+// Options of a Server.
+type Options struct {
+	Store     *dirstore.Store
+	Passwords *Passwords
+	// RootDN has RootPassword instead of an entry's password; an empty password: nobody can bind so.
+	RootDN       string
+	RootPassword string // in clear, or a hash with its scheme
+	// Rights says what an identity may do, found by its entry; entry is nil for the root DN. norm is the
+	// normal form of its name.
+	Rights func(r *dirstore.Reader, entry *dirstore.Found, norm []byte) Rights
+	TLS    *tls.Config // nil: no StartTLS and no TLS listener
+	// Referral, if not empty, names the servers that take updates: this one takes none.
+	Referral []string
+	Limits   Limits
+	Vendor   string // vendorVersion of the root DSE
+	Clock    clock.Clock
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer // may be nil
+}
+
+// Listening says how a listener treats its connections.
+type Listening struct {
+	Name       string
+	TLS        bool // TLS from the first byte
+	AllowPlain bool // passwords may be sent without TLS
+}
+
+// Server serves LDAP on any number of listeners.
+type Server struct {
+	opt       Options
+	limits    atomic.Pointer[Limits]
+	rootNorm  []byte
+	rootEntry *dirstore.Found
+	subschema *dirstore.Found
+	metrics   *metrics
+	work      sync.Pool
+	buffers   sync.Pool
+
+	now      atomic.Int64 // coarse time since boot in ns, kept by the sweeper
+	password atomic.Pointer[string]
+
+	mu        sync.Mutex
+	listeners map[net.Listener]bool
+	sessions  map[*session]bool
+	draining  bool
+	gone      chan struct{} // closed when draining and no session is left
+	sweeping  chan struct{} // closed to end the sweeper
+	swept     chan struct{}
+}
+
+// New makes a server. Close frees it.
+func New(opt Options) (*Server, error) {
+	s := &Server{opt: opt, listeners: map[net.Listener]bool{}, sessions: map[*session]bool{},
+		gone: make(chan struct{}), sweeping: make(chan struct{}), swept: make(chan struct{})}
+	s.SetLimits(opt.Limits)
+	s.SetRootPassword(opt.RootPassword)
+	var err error
+	if s.rootNorm, err = opt.Store.CheckDN([]byte(opt.RootDN)); err != nil {
+		return nil, fmt.Errorf("root DN %q: %w", opt.RootDN, err)
+	}
+	if err := s.makeVirtualEntries(); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(opt.Metrics)
+	s.work.New = func() any { return &work{} }
+	s.buffers.New = func() any { b := make([]byte, readBuffer); return &b }
+	s.now.Store(int64(opt.Clock.Boot()))
+	go s.sweep()
+	return s, nil
+}
+
+// SetLimits changes the limits for what comes from now on.
+func (s *Server) SetLimits(l Limits) { s.limits.Store(&l) }
+
+// SetRootPassword changes the password of the root DN.
+func (s *Server) SetRootPassword(p string) { s.password.Store(&p) }
+
+// ErrServerClosed is returned by Serve after Shutdown or Close.
+var ErrServerClosed = errors.New("ldapsession: server closed")
+
+// Serve accepts connections until the server is shut down.
+func (s *Server) Serve(l net.Listener, how Listening) error {
+	if how.TLS && s.opt.TLS == nil {
+		return fmt.Errorf("listener %s: TLS without a certificate", how.Name)
+	}
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		l.Close()
+		return ErrServerClosed
+	}
+	s.listeners[l] = true
+	s.mu.Unlock()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			s.mu.Lock()
+			draining := s.draining
+			delete(s.listeners, l)
+			s.mu.Unlock()
+			if draining {
+				return ErrServerClosed
+			}
+			return fmt.Errorf("listener %s: %w", how.Name, err)
+		}
+		s.start(c, how)
+	}
+}
+
+func (s *Server) start(c net.Conn, how Listening) {
+	x := newSession(s, c, how)
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		c.Close()
+		return
+	}
+	s.sessions[x] = true
+	s.mu.Unlock()
+	s.metrics.connections.WithLabelValues(how.Name).Inc()
+	s.metrics.open.Inc()
+	go func() {
+		x.serve()
+		s.metrics.open.Dec()
+		s.mu.Lock()
+		delete(s.sessions, x)
+		if s.draining && len(s.sessions) == 0 {
+			close(s.gone)
+		}
+		s.mu.Unlock()
+	}()
+}
+
+// Shutdown stops accepting, lets operations finish, and takes leave of every client with a notice of
+// disconnection. When ctx ends first, what is left is cut off and the error of ctx returned.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.beginDrain(func(x *session) { x.drain() })
+	select {
+	case <-s.gone:
+		return nil
+	case <-ctx.Done():
+		s.cutAll()
+		<-s.gone
+		return ctx.Err()
+	}
+}
+
+// Close cuts off everything at once.
+func (s *Server) Close() error {
+	s.beginDrain(func(*session) {})
+	s.cutAll()
+	<-s.gone
+	s.mu.Lock()
+	select {
+	case <-s.sweeping:
+	default:
+		close(s.sweeping)
+	}
+	s.mu.Unlock()
+	<-s.swept
+	return nil
+}
+
+func (s *Server) beginDrain(each func(*session)) {
+	s.mu.Lock()
+	first := !s.draining
+	s.draining = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	var all []*session
+	for x := range s.sessions {
+		all = append(all, x)
+	}
+	if first && len(all) == 0 {
+		close(s.gone)
+	}
+	s.mu.Unlock()
+	for _, x := range all {
+		each(x)
+	}
+}
+
+func (s *Server) cutAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for x := range s.sessions {
+		x.cut("server stops")
+	}
+}
+
+// Connections is the number of open connections.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// sweepInterval is how exact the limits on time are, and how often they are looked at.
+const sweepInterval = time.Second
+
+// sweep cuts off connections that are beyond their time. One goroutine looks at all of them, so that a
+// request costs no timer.
+func (s *Server) sweep() {
+	defer close(s.swept)
+	t := s.opt.Clock.NewTimer(sweepInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.sweeping:
+			return
+		case <-t.C():
+		}
+		now := s.opt.Clock.Boot()
+		s.now.Store(int64(now))
+		lim := s.limits.Load()
+		s.mu.Lock()
+		for x := range s.sessions {
+			x.checkTime(now, lim)
+		}
+		s.mu.Unlock()
+		t.Reset(sweepInterval)
+	}
+}
+
+func (s *Server) wireLimits() ldapwire.Limits {
+	l := s.limits.Load()
+	return ldapwire.Limits{FilterTerms: l.FilterTerms, FilterDepth: l.FilterDepth}
+}

@@ -1,0 +1,123 @@
+package ldapsession
+
+import (
+	"bytes"
+	"context"
+
+	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapwire"
+)
+
+// update: add, modify, delete, modifyDN (RFC 4511 §4.6 to §4.9). The answer comes when the change is
+// on the disk; meanwhile the next request is read.
+func (x *session) update(w *work, frame []byte) error {
+	if len(x.s.opt.Referral) > 0 {
+		x.answer(w, &ldapwire.Result{Code: ldapwire.Referral, Message: "this server takes no updates", Referrals: x.s.opt.Referral})
+		return nil
+	}
+	if !x.who.rights.Write {
+		x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
+		return nil
+	}
+	// The request outlives the read buffer.
+	var m ldapwire.Message
+	if err := m.Parse(bytes.Clone(frame), x.s.wireLimits()); err != nil {
+		return err // it was parsed before
+	}
+	op, dn, err := x.parseUpdate(w, &m)
+	if err != nil {
+		x.fail(w, err)
+		return nil
+	}
+	running, err := x.begin(w, true)
+	if err != nil {
+		return err
+	}
+	write := &dirstore.Write{By: x.who.dn, Op: op}
+	w.closeReader()
+	x.s.opt.Store.Submit(write)
+	who := x.attrs()
+	go func() {
+		defer x.finish(m.ID, running)
+		err := write.Wait()
+		r := result(err)
+		x.s.metrics.count(m.Op, r.Code)
+		x.log.Info("directory update", who, "operation", m.Op.String(), "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
+		_ = x.out.send(ldapwire.AppendResponse(nil, m.ID, m.Op.Response(), r)) // who has gone gets no answer
+	}()
+	return nil
+}
+
+func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation, []byte, error) {
+	lim := x.s.wireLimits()
+	switch m.Op {
+	case ldapwire.OpAddRequest:
+		var r ldapwire.Add
+		if err := r.Parse(m.Body, lim); err != nil {
+			return nil, nil, err
+		}
+		for i := range r.Attributes {
+			if err := x.hashPasswords(w, &r.Attributes[i]); err != nil {
+				return nil, nil, err
+			}
+		}
+		return &dirstore.Add{DN: r.DN, Attributes: r.Attributes}, r.DN, x.writable(r.DN)
+	case ldapwire.OpModifyRequest:
+		var r ldapwire.Modify
+		if err := r.Parse(m.Body, lim); err != nil {
+			return nil, nil, err
+		}
+		for i := range r.Changes {
+			if r.Changes[i].Op == ldapwire.ChangeDelete {
+				continue
+			}
+			if err := x.hashPasswords(w, &r.Changes[i].Attribute); err != nil {
+				return nil, nil, err
+			}
+		}
+		return &dirstore.Modify{DN: r.DN, Changes: r.Changes}, r.DN, x.writable(r.DN)
+	case ldapwire.OpDelRequest:
+		return &dirstore.Delete{DN: m.Body}, m.Body, x.writable(m.Body)
+	}
+	var r ldapwire.ModifyDN
+	if err := r.Parse(m.Body); err != nil {
+		return nil, nil, err
+	}
+	return &dirstore.Rename{DN: r.DN, NewRDN: r.NewRDN, DeleteOldRDN: r.DeleteOldRDN,
+		HasNewSuperior: r.HasNewSuperior, NewSuperior: r.NewSuperior}, r.DN, x.writable(r.DN)
+}
+
+// writable refuses updates of what is no entry of the store.
+func (x *session) writable(dn []byte) error {
+	norm, err := x.s.opt.Store.CheckDN(dn)
+	if err != nil {
+		return err
+	}
+	if len(norm) == 0 || bytes.Equal(norm, []byte(dirstore.SubschemaDN)) {
+		return ldapwire.Errorf(ldapwire.UnwillingToPerform, "this entry is the server's own")
+	}
+	return nil
+}
+
+// hashPasswords puts the hash in the place of a password given in clear.
+func (x *session) hashPasswords(w *work, a *ldapwire.Attribute) error {
+	d, err := x.s.opt.Store.Schema().Describe(a.Type)
+	if err != nil || !dirstore.Secret(d.Type) {
+		return nil // the store will say what is wrong with it
+	}
+	for i, v := range a.Values {
+		if len(v) == 0 || IsHashed(v) {
+			continue
+		}
+		if len(v) > maxPassword {
+			return ldapwire.Errorf(ldapwire.ConstraintViolation, "a password of more than %d octets", maxPassword)
+		}
+		if err := x.pause(w); err != nil {
+			return err
+		}
+		if a.Values[i], err = x.s.opt.Passwords.Hash(context.Background(), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package ldapsession
+
+import (
+	"bytes"
+	"runtime/debug"
+	"slices"
+
+	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapwire"
+)
+
+// The two entries that are not in the store, and that everybody may read: the root DSE (RFC 4512 §5.1)
+// and the subschema subentry (RFC 4512 §4.2).
+
+func (s *Server) makeVirtualEntries() (err error) {
+	extensions := slices.Clone(supportedExtensions)
+	if s.opt.TLS != nil {
+		extensions = append(extensions, ldapwire.OIDStartTLS)
+	}
+	one := func(typ string, values ...string) ldapwire.Attribute {
+		a := ldapwire.Attribute{Type: []byte(typ)}
+		for _, v := range values {
+			a.Values = append(a.Values, []byte(v))
+		}
+		return a
+	}
+	list := []ldapwire.Attribute{
+		one("objectClass", "top", "OpenLDAProotDSE"),
+		one("namingContexts", s.opt.Store.Suffix()),
+		one("supportedControl", supportedControls...),
+		one("supportedExtension", extensions...),
+		one("supportedFeatures", ldapwire.OIDAllOpAttrs, ldapwire.OIDTrueFalseFilters, ldapwire.OIDIncrement, oidObjectClassAttrs),
+		one("supportedLDAPVersion", "3"),
+		one("vendorName", "Shoal"),
+	}
+	if s.opt.Vendor != "" {
+		list = append(list, one("vendorVersion", s.opt.Vendor))
+	}
+	if len(s.opt.Referral) > 0 {
+		list = append(list, one("altServer", s.opt.Referral...))
+	}
+	if s.rootEntry, err = s.opt.Store.Detached("", list); err != nil {
+		return err
+	}
+	sch := s.opt.Store.Schema()
+	s.subschema, err = s.opt.Store.Detached(dirstore.SubschemaDN, []ldapwire.Attribute{
+		one("objectClass", "top", "subentry", "subschema", "extensibleObject"),
+		one("cn", "subschema"),
+		one("ldapSyntaxes", sch.SyntaxDescriptions()...),
+		one("matchingRules", sch.MatchingRuleDescriptions()...),
+		one("matchingRuleUse", sch.MatchingRuleUseDescriptions()...),
+		one("attributeTypes", sch.AttributeTypeDescriptions()...),
+		one("objectClasses", sch.ObjectClassDescriptions()...),
+	})
+	return err
+}
+
+// oidObjectClassAttrs: RFC 4529, attributes by object class.
+const oidObjectClassAttrs = "1.3.6.1.4.1.4203.1.5.2"
+
+// virtualEntry gives the root DSE or the subschema subentry if the search is for it; else nil.
+func (s *Server) virtualEntry(q *ldapwire.Search) *dirstore.Found {
+	if len(q.Base) == 0 && q.Scope == ldapwire.BaseObject {
+		return s.rootEntry
+	}
+	if len(q.Base) > 0 && q.Base[0]|0x20 == 'c' && (q.Scope == ldapwire.BaseObject || q.Scope == ldapwire.WholeSubtree) {
+		if norm, err := s.opt.Store.CheckDN(q.Base); err == nil && bytes.Equal(norm, []byte(dirstore.SubschemaDN)) {
+			return s.subschema
+		}
+	}
+	return nil
+}
+
+func stack() string { return string(debug.Stack()) }

@@ -1,0 +1,234 @@
+// Package vaultd is the role vault: it serves the directory over LDAP, from a database of its own.
+//
+// Start: refused while the database is another process's, of another suffix or of a newer format. A
+// new database gets the entries that the service builds on (see tree.go).
+//
+// Access, fixed in this version (see access.go): everybody reads the root DSE and the subschema;
+// the servers read everything, an account reads its own entry, the root DN reads and writes; nobody
+// reads or compares passwords.
+//
+// TLS: LDAP clients are shown the certificate of public_tls, or that of identity, by which Shoal's own
+// servers know a vault.
+//
+// End: listeners close, operations under way are finished and answered, clients get a notice of
+// disconnection, and the database is closed.
+package vaultd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/dirschema"
+	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/ldapsession"
+	"shoal/daemons/internal/pki"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Spec is the daemon for kit.Main.
+func Spec() kit.Spec {
+	return kit.Spec{
+		Name:      "vaultd",
+		Summary:   "serves the directory: LDAP",
+		NewConfig: func() kit.Config { return &Config{} },
+		Build: func(_ context.Context, env *kit.Env, c kit.Config) (kit.Service, error) {
+			return build(env, c.(*Config))
+		},
+	}
+}
+
+// vault is one running vault.
+type vault struct {
+	env       *kit.Env
+	tls       *pki.Public
+	store     *dirstore.Store
+	server    *ldapsession.Server
+	passwords *ldapsession.Passwords
+	listeners []listening
+	undo      []func() error // what Close does, last first
+}
+
+type listening struct {
+	l   net.Listener
+	how ldapsession.Listening
+}
+
+// build constructs a vault in order; what was made is closed again when a later part fails.
+func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
+	v := &vault{env: env}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, v.Close())
+		}
+	}()
+	if err := v.openTLS(c); err != nil {
+		return nil, err
+	}
+	if err := v.openStore(c); err != nil {
+		return nil, err
+	}
+	if err := bootstrap(v.store, c.RootDN()); err != nil {
+		return nil, err
+	}
+	if err := v.openServer(c); err != nil {
+		return nil, err
+	}
+	for _, l := range c.Listeners {
+		n, err := env.Listen(l)
+		if err != nil {
+			return nil, err
+		}
+		v.listeners = append(v.listeners, listening{n, ldapsession.Listening{
+			Name: l.Name, TLS: l.TLS, AllowPlain: slices.Contains(c.AllowPlain, l.Name)}})
+	}
+	return v, nil
+}
+
+func (v *vault) openTLS(c *Config) (err error) {
+	cert, key := "", ""
+	switch {
+	case c.PublicTLS != nil:
+		cert, key = c.PublicTLS.CertFile, c.PublicTLS.KeyFile
+	case c.Identity != nil:
+		cert, key = c.Identity.CertFile, c.Identity.KeyFile
+	default:
+		return nil
+	}
+	v.tls, err = pki.OpenPublic(cert, key, pki.WithClock(v.env.Clock.Now), pki.WithLog(v.env.Log))
+	return err
+}
+
+func (v *vault) openStore(c *Config) error {
+	schema, err := dirschema.Default()
+	if err != nil {
+		return err
+	}
+	v.store, err = dirstore.Open(dirstore.Options{
+		Path: c.Database.Path, Suffix: c.Suffix, Schema: schema, Indexes: c.Database.Indexes,
+		Clock: v.env.Clock, Log: v.env.Log, Metrics: v.env.Metrics,
+		GroupCommit: c.Database.GroupCommit, ChangeLog: c.Database.ChangeLog, Maintain: maintain(schema),
+	})
+	if err != nil {
+		return err
+	}
+	v.undo = append(v.undo, v.store.Close)
+	return nil
+}
+
+func (v *vault) openServer(c *Config) error {
+	password, err := conf.ReadSecret(c.Root.PasswordFile)
+	if err != nil {
+		return err
+	}
+	v.passwords = ldapsession.NewPasswords(ldapsession.PasswordParameters{
+		Memory: int(c.Password.Memory >> 10), Passes: c.Password.Passes, Threads: c.Password.Threads,
+	}, c.Password.Workers, c.Password.Queue)
+	v.env.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shoal_vault_passwords_waiting",
+		Help: "Passwords that are being hashed or verified, or wait for it."}, func() float64 { return float64(v.passwords.Waiting()) }))
+	o := ldapsession.Options{
+		Store: v.store, Passwords: v.passwords, RootDN: c.RootDN(), RootPassword: string(password),
+		Rights: rights(v.store), Limits: c.Limits.session(), Vendor: kit.Version,
+		Clock: v.env.Clock, Log: v.env.Log, Metrics: v.env.Metrics,
+	}
+	if v.tls != nil {
+		o.TLS = v.tls.TLS()
+	}
+	if v.server, err = ldapsession.New(o); err != nil {
+		return err
+	}
+	v.undo = append(v.undo, v.server.Close)
+	return nil
+}
+
+func (l *Limits) session() ldapsession.Limits {
+	return ldapsession.Limits{Entries: l.Entries, Time: l.Time, Message: int(l.Message), MessageAnonymous: int(l.MessageAnonymous),
+		FilterTerms: l.FilterTerms, FilterDepth: l.FilterDepth, Operations: l.Operations, Idle: l.Idle, Unbound: l.Unbound, Write: l.Write}
+}
+
+// Run serves until ctx ends.
+func (v *vault) Run(ctx context.Context) error {
+	failed := make(chan error, len(v.listeners))
+	var all sync.WaitGroup
+	for _, l := range v.listeners {
+		all.Go(func() {
+			if err := v.server.Serve(l.l, l.how); !errors.Is(err, ldapsession.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
+	select {
+	case <-ctx.Done():
+		return nil // Close ends the rest
+	case err := <-failed:
+		return err
+	}
+}
+
+// Drain finishes what is under way and takes leave of the clients.
+func (v *vault) Drain(ctx context.Context) error { return v.server.Shutdown(ctx) }
+
+// Close undoes the construction, last first.
+func (v *vault) Close() error {
+	var errs []error
+	for len(v.undo) > 0 {
+		last := v.undo[len(v.undo)-1]
+		v.undo = v.undo[:len(v.undo)-1]
+		errs = append(errs, last())
+	}
+	return errors.Join(errs...)
+}
+
+// Reload takes up limits, the root password and the certificate.
+func (v *vault) Reload(_ context.Context, c kit.Config) error {
+	n := c.(*Config)
+	password, err := conf.ReadSecret(n.Root.PasswordFile)
+	if err != nil {
+		return err
+	}
+	if v.tls != nil {
+		if err := v.tls.Reload(); err != nil {
+			return err
+		}
+	}
+	v.server.SetLimits(n.Limits.session())
+	v.server.SetRootPassword(string(password))
+	return nil
+}
+
+// Ready returns nil when the database can be read and holds the top entry.
+func (v *vault) Ready(context.Context) error {
+	if err := v.store.Check(); err != nil {
+		return err
+	}
+	if v.store.Entries() == 0 {
+		return errors.New("the directory is empty")
+	}
+	return nil
+}
+
+// Status is shown to operators.
+func (v *vault) Status(context.Context) map[string]any {
+	age := ""
+	csns := v.store.ContextCSN()
+	for _, c := range csns {
+		age = dirstore.Age(c, v.env.Clock.Now()).Round(time.Second).String()
+	}
+	return map[string]any{
+		"suffix":         v.store.Suffix(),
+		"mode":           "master",
+		"entries":        v.store.Entries(),
+		"context_csn":    csns,
+		"last_change":    age,
+		"database_bytes": v.store.Size(),
+		"connections":    v.server.Connections(),
+		"passwords":      fmt.Sprintf("%d waiting", v.passwords.Waiting()),
+	}
+}
