@@ -1,4 +1,4 @@
-// Package boxd is the role box: it serves mailboxes over IMAP, takes mail in over LMTP, and exchanges hints with the other
+// Package boxd is the role box: it serves mailboxes over IMAP and POP3, takes mail in over LMTP, and exchanges hints with the other
 // boxes. It keeps nothing itself: mail is on the volumes, accounts are in the directory.
 //
 // Start: refused while a volume is not mounted, is another one than the configuration says, or was written by a newer
@@ -32,6 +32,7 @@ import (
 	"shoal/daemons/internal/lmtpsession"
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/popsession"
 	"shoal/daemons/internal/vfs"
 )
 
@@ -39,7 +40,7 @@ import (
 func Spec() kit.Spec {
 	return kit.Spec{
 		Name:      "boxd",
-		Summary:   "serves mailboxes: IMAP for clients, LMTP for switches",
+		Summary:   "serves mailboxes: IMAP and POP3 for clients, LMTP for switches",
 		NewConfig: func() kit.Config { return &Config{} },
 		Build: func(ctx context.Context, env *kit.Env, c kit.Config) (kit.Service, error) {
 			return build(env, c.(*Config))
@@ -57,6 +58,7 @@ type box struct {
 	sender *hint.Sender
 	hints  *hint.Server
 	imap   *imapsession.Server
+	pop    *popsession.Server
 	lmtp   *lmtpsession.Server
 	watch  *directoryWatch
 
@@ -205,6 +207,14 @@ func (b *box) buildSessions(c *Config) (err error) {
 		return err
 	}
 	b.undo = append(b.undo, b.imap.Close)
+	b.pop, err = popsession.New(popsession.Options{
+		Store: b.store, Auth: b.auth, TLS: o.TLS, Server: b.env.Server,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.POP,
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.pop.Close)
 	b.lmtp, err = lmtpsession.New(lmtpsession.Options{
 		Hostname: b.env.Server, Store: b.store, Accounts: b.dir,
 		TLS:             b.env.Creds.ServerTLS(pki.RoleSwitch, pki.RoleOperator),
@@ -228,6 +238,11 @@ func (b *box) listen(c conf.Listener) error {
 		options = append(options, kit.WithFarewell("* BYE too many connections, try again later\r\n"))
 	case kindIMAPS:
 		serve = b.imap.ServeTLS
+	case kindPOP:
+		serve = b.pop.Serve
+		options = append(options, kit.WithFarewell("-ERR [SYS/TEMP] too many connections, try again later\r\n"))
+	case kindPOPS:
+		serve = b.pop.ServeTLS
 	case kindLMTP:
 		serve = b.lmtp.Serve
 		options = append(options, kit.WithFarewell("421 4.3.2 Too many connections, try again later\r\n"))
@@ -265,11 +280,12 @@ func (b *box) Run(ctx context.Context) error {
 // Drain says goodbye to the sessions. Hints are taken until the end.
 func (b *box) Drain(ctx context.Context) error {
 	var all sync.WaitGroup
-	var ierr, lerr error
-	all.Go(func() { ierr = b.imap.Shutdown(ctx) })
-	all.Go(func() { lerr = b.lmtp.Shutdown(ctx) })
+	errs := make([]error, 3)
+	for i, shutdown := range []func(context.Context) error{b.imap.Shutdown, b.pop.Shutdown, b.lmtp.Shutdown} {
+		all.Go(func() { errs[i] = shutdown(ctx) })
+	}
 	all.Wait()
-	return errors.Join(ierr, lerr)
+	return errors.Join(errs...)
 }
 
 // Close undoes the construction, last first.
@@ -291,6 +307,7 @@ func (b *box) Reload(_ context.Context, c kit.Config) error {
 		}
 	}
 	b.imap.SetLimits(c.(*Config).IMAP)
+	b.pop.SetLimits(c.(*Config).POP)
 	b.dir.Flush()
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/popsession"
 	"shoal/daemons/internal/vfs"
 )
 
@@ -41,8 +43,8 @@ import (
 //	listener "lmtp" { address = "127.0.0.1:24" }
 //	listener "hint" { address = "127.0.0.1:7001" }
 //
-// The label of a listener says what is served there: imap, imaps, lmtp or hint, alone or followed by a hyphen and
-// whatever tells several of a kind apart ("imap-inside").
+// The label of a listener says what is served there: imap, imaps, pop3, pop3s, lmtp or hint, alone or followed by a
+// hyphen and whatever tells several of a kind apart ("imap-inside").
 type Config struct {
 	Server     conf.Server      `hcl:"server,block"`
 	Identity   *conf.Identity   `hcl:"identity,block"`
@@ -58,6 +60,7 @@ type Config struct {
 
 	Login authn.Settings     `hcl:"login,block"`
 	IMAP  imapsession.Limits `hcl:"imap,block"`
+	POP   popsession.Limits  `hcl:"pop,block"`
 	LMTP  LMTP               `hcl:"lmtp,block"`
 	Hints hint.Settings      `hcl:"hints,block"`
 	Store Store              `hcl:"store,block"`
@@ -91,9 +94,13 @@ type Store struct {
 const (
 	kindIMAP  = "imap"
 	kindIMAPS = "imaps"
+	kindPOP   = "pop3"
+	kindPOPS  = "pop3s"
 	kindLMTP  = "lmtp"
 	kindHint  = "hint"
 )
+
+var kinds = []string{kindIMAP, kindIMAPS, kindPOP, kindPOPS, kindLMTP, kindHint}
 
 // kind is what a listener serves, by its label.
 func kind(l conf.Listener) string {
@@ -127,13 +134,13 @@ func (c *Config) Validate() error {
 		l := &c.Listeners[i]
 		k := kind(*l)
 		switch {
-		case k != kindIMAP && k != kindIMAPS && k != kindLMTP && k != kindHint:
-			return conf.Invalid("listener", "listener %q: boxd serves imap, imaps, lmtp and hint: begin its name with one of these", l.Name)
-		case k == kindIMAPS && !l.TLS:
-			return conf.Invalid("listener", "listener %q: IMAPS begins with TLS: write tls = true in it, or name it \"imap\"", l.Name)
-		case k != kindIMAPS && l.TLS:
-			return conf.Invalid("listener", "listener %q: tls = true is for \"imaps\" only: imap and lmtp use STARTTLS, and hint demands TLS in any case", l.Name)
-		case (k == kindIMAP || k == kindIMAPS) && c.PublicTLS == nil:
+		case !slices.Contains(kinds, k):
+			return conf.Invalid("listener", "listener %q: boxd serves %s: begin its name with one of these", l.Name, strings.Join(kinds, ", "))
+		case (k == kindIMAPS || k == kindPOPS) && !l.TLS:
+			return conf.Invalid("listener", "listener %q: %s begins with TLS: write tls = true in it, or name it %q", l.Name, k, strings.TrimSuffix(k, "s"))
+		case k != kindIMAPS && k != kindPOPS && l.TLS:
+			return conf.Invalid("listener", "listener %q: tls = true is for imaps and pop3s only: imap, pop3 and lmtp use STARTTLS, and hint demands TLS in any case", l.Name)
+		case k != kindLMTP && k != kindHint && c.PublicTLS == nil:
 			return conf.Invalid("listener", "listener %q needs a certificate for its clients: add a block public_tls { cert_file = ... key_file = ... }", l.Name)
 		case k == kindHint && len(l.ProxyFrom) > 0:
 			return conf.Invalid("listener", "listener %q: boxes send hints to each other without a balancer: leave proxy_from out", l.Name)
