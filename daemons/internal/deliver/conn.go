@@ -34,7 +34,7 @@ type conn struct {
 
 // dial connects, encrypts and says LHLO.
 func (t *Transport) dial(ctx context.Context, address string) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.o.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.s.ConnectTimeout)
 	defer cancel()
 	raw, err := t.o.Dial(ctx, "tcp", address)
 	if err != nil {

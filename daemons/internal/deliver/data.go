@@ -90,7 +90,7 @@ func (x *Transaction) live() (n int) {
 
 // outcomes reads one reply for each recipient (RFC 2033 §4.2).
 func (x *Transaction) outcomes() ([]RcptResult, error) {
-	wait := x.t.o.FinalTimeout
+	wait := x.t.s.FinalTimeout
 	for i := range x.rcpts {
 		r := &x.rcpts[i]
 		if r.Err != nil {
@@ -108,7 +108,7 @@ func (x *Transaction) outcomes() ([]RcptResult, error) {
 			r.delivered = true
 		} else {
 			// A server that refuses the message may say so once instead of once for each.
-			wait = min(wait, x.t.o.CommandTimeout)
+			wait = min(wait, x.t.s.CommandTimeout)
 		}
 	}
 	x.finish(true)
@@ -187,7 +187,7 @@ func (x *Transaction) sendChunks(m *content) (sent bool, err error) {
 		header += "\r\n"
 		at := headroom - len(header)
 		copy(m.buf[at:], header)
-		x.deadline(x.t.o.DataTimeout)
+		x.deadline(x.t.s.DataTimeout)
 		if _, err := c.Write(m.buf[at : headroom+m.n]); err != nil {
 			return false, err
 		}
@@ -205,7 +205,7 @@ func (x *Transaction) sendChunks(m *content) (sent bool, err error) {
 		}
 	}
 	for ; due > 0; due-- {
-		x.deadline(x.t.o.CommandTimeout)
+		x.deadline(x.t.s.CommandTimeout)
 		if err := c.expect(250); err != nil {
 			var refused *Error
 			return !errors.As(err, &refused), err
@@ -218,7 +218,7 @@ func (x *Transaction) sendChunks(m *content) (sent bool, err error) {
 // server might take it for a line end, and what follows for a command.
 func (x *Transaction) sendDots(m *content) (sent bool, err error) {
 	c := x.c
-	x.deadline(x.t.o.CommandTimeout)
+	x.deadline(x.t.s.CommandTimeout)
 	if err := c.command("DATA", 354); err != nil {
 		return false, err
 	}
@@ -228,7 +228,7 @@ func (x *Transaction) sendDots(m *content) (sent bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		x.deadline(x.t.o.DataTimeout)
+		x.deadline(x.t.s.DataTimeout)
 		if _, err := c.Write(text); err != nil {
 			return false, err
 		}

@@ -34,55 +34,79 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/mailaddr"
 )
 
-// Options of New. Addresses or Resolve is required; every other zero value means its default.
+// Settings are the attributes of the block lmtp in a switch's configuration, with their defaults.
+type Settings struct {
+	// Addresses are where to deliver, in the order in which they are tried: "host:port" of a balancer or
+	// a box, or "box:name" for a box whose LMTP address the directory knows. A server that does not answer
+	// is passed over for RetryDown.
+	Addresses []string `hcl:"addresses" example:"127.0.0.1:24"`
+	// ConnectTimeout bounds connecting, TLS and LHLO together, CommandTimeout one reply, DataTimeout one
+	// write of the message, FinalTimeout the replies after the message.
+	ConnectTimeout time.Duration `hcl:"connect_timeout,optional" default:"5s" min:"10ms" max:"5m"`
+	CommandTimeout time.Duration `hcl:"command_timeout,optional" default:"1m" min:"10ms" max:"10m"`
+	DataTimeout    time.Duration `hcl:"data_timeout,optional" default:"1m" min:"10ms" max:"10m"`
+	FinalTimeout   time.Duration `hcl:"final_timeout,optional" default:"5m" min:"10ms" max:"1h"`
+	// IdleTimeout is how long an unused connection is kept, RetryDown how long a server that failed is
+	// passed over while there is another.
+	IdleTimeout time.Duration `hcl:"idle_timeout,optional" default:"1m" min:"1s" max:"1h"`
+	RetryDown   time.Duration `hcl:"retry_down,optional" default:"5s" min:"10ms" max:"1h"`
+	// MaxIdle bounds the unused connections kept for each address, MaxOpen those in use, all together;
+	// a delivery that finds none free waits for one.
+	MaxIdle int `hcl:"max_idle,optional" default:"32" min:"0" max:"10000"`
+	MaxOpen int `hcl:"max_open,optional" default:"512" min:"1" max:"100000"`
+}
+
+// DefaultSettings are the defaults of Settings, without an address.
+func DefaultSettings() Settings {
+	var s Settings
+	conf.SetDefaults(&s)
+	return s
+}
+
+const boxPrefix = "box:"
+
+// Validate checks the addresses.
+func (s *Settings) Validate() error {
+	if len(s.Addresses) == 0 {
+		return conf.Invalid("addresses", "must name at least one server: write \"host:24\", or \"box:box1\" for a box in the directory")
+	}
+	for _, a := range s.Addresses {
+		if name, ok := strings.CutPrefix(a, boxPrefix); ok && name != "" && !strings.Contains(name, ":") {
+			continue
+		}
+		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
+			return conf.Invalid("addresses", "%q is neither host:port nor box:name", a)
+		}
+	}
+	return nil
+}
+
+// Options of New.
 type Options struct {
-	// Addresses are "host:port", the preferred first. Equal choices (several servers without a
-	// balancer) are listed in any order: a server that fails is passed over for RetryDown.
-	Addresses []string
-	// Resolve, when set, is asked instead at the start of each transaction (an assigned box whose address
-	// lies in the directory). Its answer is used in the order given.
-	Resolve func(ctx context.Context) ([]string, error)
+	Settings Settings // see DefaultSettings
+	// Box gives the LMTP addresses of a box that Settings names, now. Nil: no box can be named.
+	Box func(ctx context.Context, name string) ([]string, error)
 
 	// TLS is what STARTTLS uses, with the client certificate. Nil: no TLS, for tests.
 	TLS *tls.Config
-	// Name is what LHLO says.
+	// Name is what LHLO says; "localhost" when empty.
 	Name string
 
-	DialTimeout    time.Duration // connect, TLS and LHLO together
-	CommandTimeout time.Duration // one reply to a command
-	DataTimeout    time.Duration // one write of the message
-	FinalTimeout   time.Duration // the replies after the message
-	IdleTimeout    time.Duration // how long an unused connection is kept
-	RetryDown      time.Duration // how long a server that failed is passed over
-
-	MaxIdle int // unused connections kept for each address; negative: none
-	MaxOpen int // connections in use, all addresses together; more wait for one
-
-	Dial    func(ctx context.Context, network, address string) (net.Conn, error) // default: net.Dialer
+	Dial    func(ctx context.Context, network, address string) (net.Conn, error) // nil: net.Dialer
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Clock   clock.Clock
 }
-
-// Defaults of Options.
-const (
-	DefaultDialTimeout    = 5 * time.Second
-	DefaultCommandTimeout = 60 * time.Second
-	DefaultDataTimeout    = 60 * time.Second
-	DefaultFinalTimeout   = 5 * time.Minute
-	DefaultIdleTimeout    = 60 * time.Second
-	DefaultRetryDown      = 5 * time.Second
-	DefaultMaxIdle        = 32
-	DefaultMaxOpen        = 512
-)
 
 // Envelope is what MAIL FROM says.
 type Envelope struct {

@@ -22,6 +22,12 @@ var sender = mailaddr.Address{Local: "a", Domain: "b.test"}
 
 func rcpt(local string) mailaddr.Address { return mailaddr.Address{Local: local, Domain: "d.test"} }
 
+func to(addresses []string) Settings {
+	s := DefaultSettings()
+	s.Addresses = addresses
+	return s
+}
+
 func newTransport(t testing.TB, o Options) *Transport {
 	t.Helper()
 	o.Metrics = prometheus.NewRegistry()
@@ -60,7 +66,7 @@ func TestDeliver(t *testing.T) {
 	exact := strings.Repeat("x", chunkSize-2) + "\r\n"
 	for _, s := range []*server{{}, {dots: true}, {plain: true}} {
 		newServer(t, s)
-		tr := newTransport(t, Options{Addresses: []string{s.addr}})
+		tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 		for _, text := range []string{"Subject: x\r\n\r\n.\r\n..\r\n.a\r\nend\r\n", "", big, exact, exact + exact, exact + "."} {
 			res, err := send(t, tr, text, "one", "two")
 			if err != nil || len(res) != 2 || res[0].Err != nil || res[1].Err != nil {
@@ -83,7 +89,7 @@ func TestDeliver(t *testing.T) {
 
 func TestEnvelope(t *testing.T) {
 	s := newServer(t, &server{})
-	tr := newTransport(t, Options{Addresses: []string{s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 	for _, e := range []struct {
 		env  Envelope
 		mail string
@@ -110,7 +116,7 @@ func TestEnvelope(t *testing.T) {
 		}
 	}
 	plain := newServer(t, &server{plain: true})
-	tr = newTransport(t, Options{Addresses: []string{plain.addr}})
+	tr = newTransport(t, Options{Settings: to([]string{plain.addr})})
 	x, _ := tr.Begin(t.Context(), Envelope{From: sender, UTF8: true})
 	if err := x.Rcpt(rcpt("one")); !errors.Is(err, ErrNeedsUTF8) {
 		t.Errorf("UTF-8 to a server without SMTPUTF8: %v", err)
@@ -130,7 +136,7 @@ func TestRefusals(t *testing.T) {
 		}
 		return ""
 	}})
-	tr := newTransport(t, Options{Addresses: []string{s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 	x := begin(t, tr)
 	var e *Error
 	if err := x.Rcpt(rcpt("no")); !errors.As(err, &e) || e.Code != 550 || e.Enhanced != [3]int{5, 1, 1} || e.Text != "No such mailbox" || e.Temporary() {
@@ -164,7 +170,7 @@ func TestFailover(t *testing.T) {
 				return ""
 			}})
 			good := newServer(t, &server{})
-			tr := newTransport(t, Options{Addresses: []string{bad.addr, good.addr}})
+			tr := newTransport(t, Options{Settings: to([]string{bad.addr, good.addr})})
 			res, err := send(t, tr, "text\r\n", "one", "two")
 			if err != nil || len(res) != 2 || res[0].Err != nil || res[1].Err != nil {
 				t.Fatalf("%s %q: %+v, %v", event, fault, res, err)
@@ -195,7 +201,7 @@ func TestFailoverRefuses(t *testing.T) {
 		}
 		return ""
 	}})
-	tr := newTransport(t, Options{Addresses: []string{bad.addr, good.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{bad.addr, good.addr})})
 	res, err := send(t, tr, "text\r\n", "one", "two")
 	var e *Error
 	if err != nil || !errors.As(res[0].Err, &e) || e.Code != 550 || res[1].Err != nil || len(good.deliveries()) != 1 {
@@ -207,16 +213,39 @@ func TestFailoverRefuses(t *testing.T) {
 func TestUnavailable(t *testing.T) {
 	s := newServer(t, &server{})
 	s.l.Close()
-	tr := newTransport(t, Options{Addresses: []string{s.addr, s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr, s.addr})})
 	if err := begin(t, tr).Rcpt(rcpt("one")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
 	if err := tr.Ping(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("Ping: %v", err)
 	}
-	tr = newTransport(t, Options{Resolve: func(context.Context) ([]string, error) { return nil, errors.New("directory") }})
-	if err := begin(t, tr).Rcpt(rcpt("one")); !errors.Is(err, ErrUnavailable) {
+}
+
+// A box that is named is looked up at each transaction; with none found the next address serves.
+func TestNamedBox(t *testing.T) {
+	s := newServer(t, &server{})
+	var answer []string
+	var fail error
+	o := Options{Settings: to([]string{"box:box1"}), Box: func(_ context.Context, name string) ([]string, error) {
+		if name != "box1" {
+			t.Errorf("looked up %q", name)
+		}
+		return answer, fail
+	}}
+	tr := newTransport(t, o)
+	answer = []string{s.addr}
+	if res, err := send(t, tr, "text\r\n", "one"); err != nil || res[0].Err != nil {
+		t.Errorf("%+v, %v", res, err)
+	}
+	answer, fail = nil, errors.New("directory is down")
+	if err := begin(t, tr).Rcpt(rcpt("one")); !errors.Is(err, ErrUnavailable) || !errors.Is(err, fail) {
 		t.Errorf("%v", err)
+	}
+	o.Settings = to([]string{"box:box1", s.addr})
+	tr = newTransport(t, o)
+	if res, err := send(t, tr, "text\r\n", "one"); err != nil || res[0].Err != nil {
+		t.Errorf("%+v, %v", res, err)
 	}
 }
 
@@ -231,7 +260,7 @@ func TestLostReplies(t *testing.T) {
 				return ""
 			}})
 			other := newServer(t, &server{dots: dots})
-			tr := newTransport(t, Options{Addresses: []string{s.addr, other.addr}})
+			tr := newTransport(t, Options{Settings: to([]string{s.addr, other.addr})})
 			res, err := send(t, tr, "text\r\n", "one", "two", "three")
 			if err != nil {
 				t.Fatal(err)
@@ -257,7 +286,7 @@ func TestDiesInTheMiddle(t *testing.T) {
 		}
 		return ""
 	}})
-	tr := newTransport(t, Options{Addresses: []string{s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 	res, err := send(t, tr, strings.Repeat("x\r\n", 500000), "one")
 	if !errors.Is(err, ErrUnavailable) || res != nil {
 		t.Errorf("%+v, %v", res, err)
@@ -279,7 +308,7 @@ func TestChunkRefused(t *testing.T) {
 			}
 			return ""
 		}})
-		tr := newTransport(t, Options{Addresses: []string{s.addr}})
+		tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 		_, err := send(t, tr, strings.Repeat("x", 6*chunkSize), "one", "two")
 		var e *Error
 		if !errors.As(err, &e) || e.Code != 452 {
@@ -293,7 +322,7 @@ func TestReaderFails(t *testing.T) {
 	broken := errors.New("client has gone")
 	for _, dots := range []bool{false, true} {
 		s := newServer(t, &server{dots: dots})
-		tr := newTransport(t, Options{Addresses: []string{s.addr}})
+		tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 		for _, n := range []int{0, 10, chunkSize, chunkSize + 1, 5 * chunkSize} {
 			for _, e := range []error{broken, io.ErrUnexpectedEOF} {
 				x := begin(t, tr)
@@ -315,7 +344,7 @@ func TestReaderFails(t *testing.T) {
 // Without CHUNKING, a bare CR or LF is not sent, wherever a chunk ends.
 func TestBareLines(t *testing.T) {
 	s := newServer(t, &server{dots: true})
-	tr := newTransport(t, Options{Addresses: []string{s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 	for _, form := range []string{"\n", "\r", "\r\r\n", "\n\r\n", "\n.\r\n", "\r.\r\n", "\r\n.\r", "\r\n.\n"} {
 		for _, pad := range []int{0, 1, chunkSize - 3, chunkSize - 2, chunkSize - 1, chunkSize} {
 			if _, err := send(t, tr, strings.Repeat("x", pad)+form+"x", "one"); !errors.Is(err, ErrBareLine) {
@@ -359,7 +388,7 @@ func TestStaleConnection(t *testing.T) {
 		}
 		return ""
 	}})
-	tr := newTransport(t, Options{Addresses: []string{s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 	for range 3 {
 		if _, err := send(t, tr, "text\r\n", "one"); err != nil {
 			t.Fatal(err)
@@ -379,7 +408,7 @@ func TestStaleConnection(t *testing.T) {
 // After Close without a message the connection goes on, and the recipients do not leak into the next.
 func TestAbandon(t *testing.T) {
 	s := newServer(t, &server{})
-	tr := newTransport(t, Options{Addresses: []string{s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 	x := begin(t, tr)
 	if err := x.Rcpt(rcpt("left")); err != nil {
 		t.Fatal(err)
@@ -400,7 +429,9 @@ func TestAbandon(t *testing.T) {
 func TestPoolBounds(t *testing.T) {
 	s := newServer(t, &server{})
 	fake := clock.NewFake(time.Unix(1e9, 0))
-	tr := newTransport(t, Options{Addresses: []string{s.addr}, MaxOpen: 2, MaxIdle: 1, Clock: fake})
+	settings := to([]string{s.addr})
+	settings.MaxOpen, settings.MaxIdle = 2, 1
+	tr := newTransport(t, Options{Settings: settings, Clock: fake})
 	one, two := begin(t, tr), begin(t, tr)
 	for _, x := range []*Transaction{one, two} {
 		if err := x.Rcpt(rcpt("one")); err != nil {
@@ -419,7 +450,7 @@ func TestPoolBounds(t *testing.T) {
 	if n := len(tr.idle[s.addr]); n != 1 {
 		t.Errorf("%d connections wait", n)
 	}
-	fake.Advance(2 * DefaultIdleTimeout)
+	fake.Advance(2 * settings.IdleTimeout)
 	tr.reap()
 	if n := len(tr.idle[s.addr]); n != 0 {
 		t.Errorf("%d connections wait after the idle time", n)
@@ -442,7 +473,7 @@ func TestContextEnds(t *testing.T) {
 		return ""
 	}
 	newServer(t, s)
-	tr := newTransport(t, Options{Addresses: []string{s.addr}})
+	tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 	ctx, cancel := context.WithCancel(t.Context())
 	x, _ := tr.Begin(ctx, Envelope{From: sender})
 	if err := x.Rcpt(rcpt("one")); err != nil {
@@ -470,8 +501,9 @@ func TestSilentServer(t *testing.T) {
 			return ""
 		}
 		newServer(t, s)
-		tr := newTransport(t, Options{Addresses: []string{s.addr}, DialTimeout: 50 * time.Millisecond,
-			CommandTimeout: 50 * time.Millisecond, FinalTimeout: 50 * time.Millisecond})
+		settings := to([]string{s.addr})
+		settings.ConnectTimeout, settings.CommandTimeout, settings.FinalTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		tr := newTransport(t, Options{Settings: settings})
 		x := begin(t, tr)
 		err := x.Rcpt(rcpt("one"))
 		if err == nil {
@@ -496,7 +528,7 @@ func TestBadReplies(t *testing.T) {
 			}
 			return ""
 		}})
-		tr := newTransport(t, Options{Addresses: []string{s.addr}})
+		tr := newTransport(t, Options{Settings: to([]string{s.addr})})
 		if err := begin(t, tr).Rcpt(rcpt("one")); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%.20q: %v", line, err)
 		}
@@ -507,12 +539,13 @@ func TestBadReplies(t *testing.T) {
 }
 
 func TestNewChecks(t *testing.T) {
-	for _, o := range []Options{{}, {Addresses: []string{"nohost"}}} {
+	for _, o := range []Options{{}, {Settings: to(nil)}, {Settings: to([]string{"nohost"})}, {Settings: to([]string{":25"})}, {Settings: to([]string{"box:"})},
+		{Settings: to([]string{"box:box1"})}, {Settings: Settings{Addresses: []string{"a:1"}}}} {
 		if _, err := New(o); err == nil {
 			t.Errorf("New(%+v)", o)
 		}
 	}
-	tr := newTransport(t, Options{Addresses: []string{"127.0.0.1:1"}})
+	tr := newTransport(t, Options{Settings: to([]string{"127.0.0.1:1"})})
 	tr.Close()
 	if _, err := tr.Begin(t.Context(), Envelope{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("Begin after Close: %v", err)
@@ -521,7 +554,7 @@ func TestNewChecks(t *testing.T) {
 
 func BenchmarkDeliver(b *testing.B) {
 	s := newServer(b, &server{})
-	tr := newTransport(b, Options{Addresses: []string{s.addr}})
+	tr := newTransport(b, Options{Settings: to([]string{s.addr})})
 	text := "Subject: x\r\n\r\n" + strings.Repeat(fmt.Sprintf("%076d\r\n", 1), 52)
 	for b.Loop() {
 		if res, err := send(b, tr, text, "one"); err != nil || res[0].Err != nil {

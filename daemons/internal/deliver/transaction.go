@@ -60,7 +60,7 @@ func (x *Transaction) Close() {
 		x.finish(false)
 		return
 	}
-	c.SetDeadline(time.Now().Add(x.t.o.CommandTimeout))
+	c.SetDeadline(time.Now().Add(x.t.s.CommandTimeout))
 	if _, err := c.Write([]byte("RSET\r\n")); err != nil {
 		x.finish(false)
 		return
@@ -196,7 +196,7 @@ func (x *Transaction) open(a *mailaddr.Address) (answer, err error) {
 	if a != nil {
 		b.WriteString("RCPT TO:" + a.Path() + "\r\n")
 	}
-	x.deadline(x.t.o.CommandTimeout)
+	x.deadline(x.t.s.CommandTimeout)
 	if _, err := c.Write([]byte(b.String())); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.address, err)
 	}
@@ -273,7 +273,7 @@ func xtext(s string) string {
 }
 
 func (x *Transaction) exchange(line string) (int, []string, error) {
-	x.deadline(x.t.o.CommandTimeout)
+	x.deadline(x.t.s.CommandTimeout)
 	if _, err := x.c.Write([]byte(line + "\r\n")); err != nil {
 		return 0, nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 // Transport is a pool of connections to a set of equal LMTP servers.
 type Transport struct {
 	o     Options
+	s     Settings
 	m     *metrics
 	slots chan struct{} // one per connection in use
 
@@ -27,33 +29,19 @@ type Transport struct {
 
 // New checks the options and builds a Transport. It connects to nothing yet.
 func New(o Options) (*Transport, error) {
-	if len(o.Addresses) == 0 && o.Resolve == nil {
-		return nil, errors.New("deliver: no address is given")
+	if err := o.Settings.Validate(); err != nil {
+		return nil, fmt.Errorf("deliver: %w", err)
 	}
-	for _, a := range o.Addresses {
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return nil, fmt.Errorf("deliver: address %q: write host:port", a)
+	for _, a := range o.Settings.Addresses {
+		if strings.HasPrefix(a, boxPrefix) && o.Box == nil {
+			return nil, fmt.Errorf("deliver: %q: there is no directory to look it up in", a)
 		}
+	}
+	if o.Settings.MaxOpen <= 0 {
+		return nil, errors.New("deliver: MaxOpen is not set: begin with DefaultSettings")
 	}
 	if o.Name == "" {
 		o.Name = "localhost"
-	}
-	for _, d := range []struct {
-		v   *time.Duration
-		def time.Duration
-	}{
-		{&o.DialTimeout, DefaultDialTimeout}, {&o.CommandTimeout, DefaultCommandTimeout}, {&o.DataTimeout, DefaultDataTimeout},
-		{&o.FinalTimeout, DefaultFinalTimeout}, {&o.IdleTimeout, DefaultIdleTimeout}, {&o.RetryDown, DefaultRetryDown},
-	} {
-		if *d.v == 0 {
-			*d.v = d.def
-		}
-	}
-	if o.MaxIdle == 0 {
-		o.MaxIdle = DefaultMaxIdle
-	}
-	if o.MaxOpen == 0 {
-		o.MaxOpen = DefaultMaxOpen
 	}
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
@@ -64,7 +52,7 @@ func New(o Options) (*Transport, error) {
 	if o.Clock == nil {
 		o.Clock = clock.System()
 	}
-	return &Transport{o: o, m: newMetrics(o.Metrics), slots: make(chan struct{}, o.MaxOpen),
+	return &Transport{o: o, s: o.Settings, m: newMetrics(o.Metrics), slots: make(chan struct{}, o.Settings.MaxOpen),
 		idle: make(map[string][]*conn), down: make(map[string]time.Duration)}, nil
 }
 
@@ -91,7 +79,7 @@ func (t *Transport) Ping(ctx context.Context) error {
 		if e == nil {
 			deadline, bounded := ctx.Deadline()
 			if !bounded {
-				deadline = time.Now().Add(t.o.CommandTimeout)
+				deadline = time.Now().Add(t.s.CommandTimeout)
 			}
 			if e = c.noop(deadline); e == nil {
 				t.put(c)
@@ -131,15 +119,25 @@ func (t *Transport) Close() error {
 
 // addresses gives the servers in the order in which to try them: those that failed lately come last.
 func (t *Transport) addresses(ctx context.Context) ([]string, error) {
-	list := t.o.Addresses
-	if t.o.Resolve != nil {
-		var err error
-		if list, err = t.o.Resolve(ctx); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	var list []string
+	var failed error
+	for _, a := range t.s.Addresses {
+		name, named := strings.CutPrefix(a, boxPrefix)
+		if !named {
+			list = append(list, a)
+			continue
 		}
-		if len(list) == 0 {
-			return nil, fmt.Errorf("%w: no server has an LMTP address", ErrUnavailable)
+		found, err := t.o.Box(ctx, name)
+		if err == nil && len(found) == 0 {
+			err = errors.New("the directory has no LMTP address for it")
 		}
+		if err != nil {
+			failed = fmt.Errorf("box %s: %w", name, err)
+		}
+		list = append(list, found...)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, failed)
 	}
 	now := t.o.Clock.Boot()
 	up, down := make([]string, 0, len(list)), []string(nil)
@@ -157,7 +155,7 @@ func (t *Transport) addresses(ctx context.Context) ([]string, error) {
 
 // get gives a connection to a: one that is waiting, or a new one.
 func (t *Transport) get(ctx context.Context, a string) (*conn, error) {
-	oldest := t.o.Clock.Boot() - t.o.IdleTimeout
+	oldest := t.o.Clock.Boot() - t.s.IdleTimeout
 	t.mu.Lock()
 	for n := len(t.idle[a]); n > 0; n = len(t.idle[a]) {
 		c := t.idle[a][n-1]
@@ -187,7 +185,7 @@ func (t *Transport) failed(a string, err error) {
 	t.m.failures.Inc()
 	t.mu.Lock()
 	_, known := t.down[a]
-	t.down[a] = t.o.Clock.Boot() + t.o.RetryDown
+	t.down[a] = t.o.Clock.Boot() + t.s.RetryDown
 	t.mu.Unlock()
 	if !known {
 		t.o.Log.Warn("LMTP server does not answer", "event", "lmtp_down", "address", a, "error", err)
@@ -209,13 +207,13 @@ func (t *Transport) put(c *conn) {
 	c.used = t.o.Clock.Boot()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.idle[c.address]) >= t.o.MaxIdle {
+	if t.closed || len(t.idle[c.address]) >= t.s.MaxIdle {
 		c.close()
 		return
 	}
 	t.idle[c.address] = append(t.idle[c.address], c)
 	if t.reaper == nil {
-		t.reaper = t.o.Clock.AfterFunc(t.o.IdleTimeout, t.reap)
+		t.reaper = t.o.Clock.AfterFunc(t.s.IdleTimeout, t.reap)
 	}
 }
 
@@ -223,7 +221,7 @@ func (t *Transport) put(c *conn) {
 func (t *Transport) reap() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	oldest := t.o.Clock.Boot() - t.o.IdleTimeout
+	oldest := t.o.Clock.Boot() - t.s.IdleTimeout
 	for a, list := range t.idle {
 		n := 0
 		for n < len(list) && list[n].used <= oldest {
@@ -236,7 +234,7 @@ func (t *Transport) reap() {
 	}
 	t.reaper = nil
 	if len(t.idle) > 0 && !t.closed {
-		t.reaper = t.o.Clock.AfterFunc(t.o.IdleTimeout, t.reap)
+		t.reaper = t.o.Clock.AfterFunc(t.s.IdleTimeout, t.reap)
 	}
 }
 

@@ -133,7 +133,7 @@ func New(o Options) (*Server, error) {
 		MaxMessageBytes: o.MaxMessageBytes, MaxRecipients: o.MaxRecipients,
 		MaxConnections: o.MaxConnections, MaxConnectionsPerAddress: o.MaxConnectionsPerAddress,
 		ReadTimeout: o.ReadTimeout, MaxErrors: maxErrors,
-		Log: o.Log, Metrics: smtpguard.NewMetrics(o.Metrics, "lmtp"),
+		Log: o.Log, Metrics: smtpguard.NewMetrics(o.Metrics),
 	})
 	if err != nil {
 		s.cancel()

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -428,7 +427,7 @@ func TestMutualTLS(t *testing.T) {
 		o.TLS = box.ServerTLS("switch", "operator")
 	})
 	send := func(config *tls.Config) error {
-		tr, err := deliver.New(deliver.Options{Addresses: []string{r.addr}, TLS: config, DialTimeout: 5 * time.Second})
+		tr, err := deliver.New(deliver.Options{Settings: to([]string{r.addr}), TLS: config})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -486,4 +485,10 @@ func credentials(t testing.TB, ca *pki.CA, dir, role, name string) *pki.Credenti
 		t.Fatal(err)
 	}
 	return c
+}
+
+func to(addresses []string) deliver.Settings {
+	s := deliver.DefaultSettings()
+	s.Addresses = addresses
+	return s
 }

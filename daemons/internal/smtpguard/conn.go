@@ -124,9 +124,7 @@ func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
 // start runs in the connection's own goroutine before the greeting is written: only here may the
 // client's address be asked for, because a PROXY header has to be waited for.
 func (c *Conn) start() {
-	o, m := &c.g.o, c.g.o.Metrics
-	m.accepted.WithLabelValues(o.Listener).Inc()
-	m.open.WithLabelValues(o.Listener).Inc()
+	o := &c.g.o
 	key, reason := c.g.limits.enter(c.RemoteAddr())
 	c.key = key
 	if reason == "" && o.ImplicitTLS && !c.handshake() {
@@ -374,9 +372,6 @@ func (c *Conn) Close() error {
 		}
 		c.kill()
 		c.g.limits.leave(c.key)
-		if c.started {
-			c.g.o.Metrics.open.WithLabelValues(c.g.o.Listener).Dec()
-		}
 		c.g.mu.Lock()
 		delete(c.g.conns, c)
 		c.g.mu.Unlock()

@@ -206,7 +206,7 @@ func TestNewRefuses(t *testing.T) {
 		{Backend: k, MaxMessageBytes: 1},
 		{Hostname: "h", MaxMessageBytes: 1},
 		{Hostname: "h", Backend: k},
-		{Hostname: "h", Backend: k, MaxMessageBytes: 1 << 32},
+		{Hostname: "h", Backend: k, MaxMessageBytes: 1<<32 + 1},
 		{Hostname: "h", Backend: k, MaxMessageBytes: 1, ImplicitTLS: true},
 	} {
 		if _, err := New(o); err == nil {

@@ -74,7 +74,7 @@ type Options struct {
 	Auth        bool        // AUTH is offered inside TLS, by sessions that are smtp.AuthSession
 	DSN         bool        // DSN is announced (its parameters are understood in any case)
 
-	MaxMessageBytes          int64 // announced as SIZE; required, at most 4 GiB - 1
+	MaxMessageBytes          int64 // announced as SIZE; required, at most 4 GiB (which counts as one octet less)
 	MaxTextLine              int   // octets of one line of DATA; 0: DefaultMaxTextLine
 	MaxRecipients            int   // in one transaction; 0: DefaultMaxRecipients
 	MaxConnections           int   // at once; 0: DefaultMaxConnections
@@ -123,9 +123,10 @@ func New(o Options) (*Guard, error) {
 	if o.Hostname == "" || o.Backend == nil {
 		return nil, errors.New("smtpguard: Hostname and Backend are required")
 	}
-	if o.MaxMessageBytes <= 0 || o.MaxMessageBytes > 1<<32-1 {
-		return nil, fmt.Errorf("smtpguard: MaxMessageBytes is %d, it must be between 1 and %d", o.MaxMessageBytes, int64(1<<32-1))
+	if o.MaxMessageBytes <= 0 || o.MaxMessageBytes > 1<<32 {
+		return nil, fmt.Errorf("smtpguard: MaxMessageBytes is %d, it must be between 1 and %d", o.MaxMessageBytes, int64(1<<32))
 	}
+	o.MaxMessageBytes = min(o.MaxMessageBytes, 1<<32-1)
 	if o.ImplicitTLS && o.TLS == nil {
 		return nil, errors.New("smtpguard: ImplicitTLS needs TLS")
 	}
@@ -141,7 +142,7 @@ func New(o Options) (*Guard, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Metrics == nil {
-		o.Metrics = NewMetrics(nil, "smtp")
+		o.Metrics = NewMetrics(nil)
 	}
 	g := &Guard{o: o, conns: make(map[*Conn]struct{}), draining: make(chan struct{})}
 	g.limits.init(o.MaxConnections, o.MaxConnectionsPerAddress)

@@ -43,12 +43,12 @@ func (s *session) Data(r io.Reader) error {
 // send reads the header, puts ours in front, and streams the message. Its error is a reply, or an error of
 // the reader.
 func (s *session) send(tx *transaction, r io.Reader) ([]deliver.RcptResult, error) {
-	raw, end, ok, err := readHeader(r, s.s.o.Limits.MaxHeaderBytes)
+	raw, end, ok, err := readHeader(r, int(s.s.o.Limits.MaxHeader))
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return nil, reply(552, 5, 3, 4, fmt.Sprintf("The header is larger than %d bytes", s.s.o.Limits.MaxHeaderBytes))
+		return nil, reply(552, 5, 3, 4, fmt.Sprintf("The header is larger than %d bytes", int64(s.s.o.Limits.MaxHeader)))
 	}
 	var h header
 	h.scan(raw[:end], s.s.o.Hostname, tx.rcpts)

@@ -19,7 +19,7 @@ type Metrics struct {
 // NewMetrics registers the counters; reg may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		guard: smtpguard.NewMetrics(reg, "smtp"),
+		guard: smtpguard.NewMetrics(reg),
 		recipients: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_smtp_recipients_total", Help: "RCPT commands, by listener and answer (accepted, refused, deferred)."}, []string{"listener", "result"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -190,8 +190,11 @@ func (logins) Login(_ context.Context, user, password, remote string) (*dirclien
 	return nil, authn.ErrBadCredentials
 }
 
-var testLimits = Limits{MaxMessageBytes: 1 << 20, MaxHeaderBytes: 64 << 10, MaxHops: 5, MaxOwnHops: 2, MaxRecipients: 100,
-	MaxConnections: 100, MaxErrors: 50}
+func testLimits() Limits {
+	l := DefaultLimits()
+	l.MaxMessage, l.MaxHeader, l.MaxHops, l.MaxOwnHops, l.MaxRecipients, l.MaxErrors, l.ErrorDelay = 1<<20, 64<<10, 5, 2, 100, 50, 0
+	return l
+}
 
 type rig struct {
 	t       testing.TB
@@ -245,7 +248,7 @@ func publicTLS(t testing.TB) *tls.Config {
 func newRig(t testing.TB, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{t: t, box: newBox(t), targets: map[string]dialogue.Dial{}, servers: map[string]*Server{}, log: &lockedBuffer{}}
-	out, err := deliver.New(deliver.Options{Addresses: []string{r.box.addr}, Name: "mx.d.test"})
+	out, err := deliver.New(deliver.Options{Settings: to([]string{r.box.addr}), Name: "mx.d.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +260,7 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 		{Listener: "submissions", Submission: true, ImplicitTLS: true}} {
 		o := kind
 		o.Hostname, o.Router, o.Transport, o.Auth, o.Traces, o.TLS = "mx.d.test", router{}, out, logins{}, traces, public
-		o.Limits, o.Metrics, o.Log = testLimits, metrics, slog.New(slog.NewTextHandler(r.log, nil))
+		o.Limits, o.Metrics, o.Log = testLimits(), metrics, slog.New(slog.NewTextHandler(r.log, nil))
 		o.Clock = clock.NewFake(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
 		for _, f := range change {
 			f(&o)
@@ -448,7 +451,7 @@ func TestCutOff(t *testing.T) {
 // No box: 451 at RCPT.
 func TestNoBox(t *testing.T) {
 	r := newRig(t, func(o *Options) {
-		out, err := deliver.New(deliver.Options{Addresses: []string{"127.0.0.1:1"}})
+		out, err := deliver.New(deliver.Options{Settings: to([]string{"127.0.0.1:1"})})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -505,7 +508,7 @@ func TestTraces(t *testing.T) {
 }
 
 func TestNewChecks(t *testing.T) {
-	good := Options{Hostname: "h", Listener: "smtp", Router: router{}, Transport: &deliver.Transport{}, Traces: NewTraces("s", clock.System()), Limits: testLimits}
+	good := Options{Hostname: "h", Listener: "smtp", Router: router{}, Transport: &deliver.Transport{}, Traces: NewTraces("s", clock.System()), Limits: testLimits()}
 	for name, change := range map[string]func(*Options){
 		"hostname": func(o *Options) { o.Hostname = "" }, "router": func(o *Options) { o.Router = nil },
 		"limits": func(o *Options) { o.Limits = Limits{} }, "auth": func(o *Options) { o.Submission = true },
@@ -556,4 +559,10 @@ func (p *pieces) Read(b []byte) (int, error) {
 	n := copy(b, p.b[:min(p.n, len(p.b))])
 	p.b = p.b[n:]
 	return n, nil
+}
+
+func to(addresses []string) deliver.Settings {
+	s := deliver.DefaultSettings()
+	s.Addresses = addresses
+	return s
 }

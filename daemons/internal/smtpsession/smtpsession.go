@@ -6,7 +6,7 @@
 //	MAIL   a trace id is made for the transaction; a user's sender address must be the user's own
 //	RCPT   the directory says who takes it; a local recipient is offered to the box at once, so that what
 //	       the box refuses is refused here, in the session, and not bounced later
-//	DATA   the header is read (at most MaxHeaderBytes), loops are stopped, Received is put in front, and for a
+//	DATA   the header is read (at most max_header), loops are stopped, Received is put in front, and for a
 //	       user a missing Date and Message-ID; then everything streams to the box
 //	.      250 only when the box has answered 250 for every accepted recipient
 //
@@ -44,6 +44,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/deliver"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailaddr"
@@ -66,22 +67,41 @@ type Authenticator interface {
 	Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error)
 }
 
-// Limits bound one listener.
+// Limits are the attributes of the blocks smtp and submission in a switch's configuration, with their defaults.
 type Limits struct {
-	MaxMessageBytes          int64         // announced as SIZE
-	MaxHeaderBytes           int           // the header section
-	MaxTextLine              int           // one line of a message
-	MaxRecipients            int           // in one transaction
-	MaxConnections           int           // at once
-	MaxConnectionsPerAddress int           // at once; 0: no limit of its own
-	MaxHops                  int           // Received fields in all
-	MaxOwnHops               int           // Received fields of this server
-	MaxErrors                int           // refused commands until 421
-	ErrorDelay               time.Duration // before each answer after half of them
-	GreetDelay               time.Duration // who talks before the greeting is refused; 0: off
-	ReadTimeout              time.Duration // each read
-	TransactionTimeout       time.Duration // from MAIL to the end of the message
+	// MaxMessage is the largest message, announced as SIZE. The boxes must take a little more: a field
+	// is put in front. MaxHeader bounds its header section, MaxLine one of its lines.
+	MaxMessage conf.Size `hcl:"max_message,optional" default:"50 MiB" min:"1 KiB" max:"4 GiB"`
+	MaxHeader  conf.Size `hcl:"max_header,optional" default:"256 KiB" min:"4 KiB" max:"16 MiB"`
+	MaxLine    conf.Size `hcl:"max_line,optional" default:"1 MiB" min:"1000 B" max:"1 GiB"`
+	// MaxRecipients bounds one transaction; the client sends the rest in another one.
+	MaxRecipients int `hcl:"max_recipients,optional" default:"1000" min:"100" max:"100000"`
+	// MaxPerAddress bounds the connections from one address (from one /64 of IPv6), 0: no such limit.
+	MaxPerAddress int `hcl:"max_per_address,optional" default:"100" min:"0" max:"1000000"`
+	// MaxHops is how many Received fields a message may have, MaxOwnHops how many of this very server.
+	MaxHops    int `hcl:"max_hops,optional" default:"100" min:"1" max:"1000"`
+	MaxOwnHops int `hcl:"max_own_hops,optional" default:"10" min:"1" max:"1000"`
+	// MaxErrors is how many commands may be refused before the connection is closed; ErrorDelay is waited
+	// before each further answer from the half of them on.
+	MaxErrors  int           `hcl:"max_errors,optional" default:"20" min:"1" max:"10000"`
+	ErrorDelay time.Duration `hcl:"error_delay,optional" default:"1s" max:"1m"`
+	// GreetDelay holds the greeting back; who talks before it is refused. 0: off.
+	GreetDelay time.Duration `hcl:"greet_delay,optional" default:"0s" max:"1m"`
+	// ReadTimeout ends a connection that sends nothing, TransactionTimeout one whose message has not come
+	// to its end since MAIL.
+	ReadTimeout        time.Duration `hcl:"read_timeout,optional" default:"5m" min:"100ms" max:"1h"`
+	TransactionTimeout time.Duration `hcl:"transaction_timeout,optional" default:"30m" min:"100ms" max:"24h"`
 }
+
+// DefaultLimits are the defaults of Limits.
+func DefaultLimits() Limits {
+	var l Limits
+	conf.SetDefaults(&l)
+	return l
+}
+
+// maxConnections is the guard's own bound. The listener has one of its own, which is the one to set.
+const maxConnections = 1 << 20
 
 // Options of New. Hostname, Listener, Router, Transport, Traces and Limits are required; Auth and TLS
 // for Submission.
@@ -120,8 +140,8 @@ func New(o Options) (*Server, error) {
 		return nil, errors.New("smtpsession: Hostname, Listener, Router, Transport and Traces are required")
 	case o.Submission && (o.Auth == nil || o.TLS == nil):
 		return nil, errors.New("smtpsession: submission needs Auth and TLS")
-	case o.Limits.MaxMessageBytes <= 0 || o.Limits.MaxHeaderBytes <= 0 || o.Limits.MaxHops <= 0 || o.Limits.MaxOwnHops <= 0:
-		return nil, errors.New("smtpsession: a limit is missing")
+	case o.Limits.MaxMessage <= 0 || o.Limits.MaxHeader <= 0 || o.Limits.MaxHops <= 0 || o.Limits.MaxOwnHops <= 0:
+		return nil, errors.New("smtpsession: a limit is missing: begin with DefaultLimits")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -138,8 +158,8 @@ func New(o Options) (*Server, error) {
 	s.guard, err = smtpguard.New(smtpguard.Options{
 		Hostname: o.Hostname, Backend: backend{s}, Listener: o.Listener,
 		TLS: o.TLS, ImplicitTLS: o.ImplicitTLS, RequireTLS: o.Submission, Auth: o.Submission,
-		MaxMessageBytes: o.Limits.MaxMessageBytes, MaxTextLine: o.Limits.MaxTextLine, MaxRecipients: o.Limits.MaxRecipients,
-		MaxConnections: o.Limits.MaxConnections, MaxConnectionsPerAddress: o.Limits.MaxConnectionsPerAddress,
+		MaxMessageBytes: int64(o.Limits.MaxMessage), MaxTextLine: int(o.Limits.MaxLine), MaxRecipients: o.Limits.MaxRecipients,
+		MaxConnections: maxConnections, MaxConnectionsPerAddress: o.Limits.MaxPerAddress,
 		ReadTimeout: o.Limits.ReadTimeout, TransactionTimeout: o.Limits.TransactionTimeout, GreetDelay: o.Limits.GreetDelay,
 		MaxErrors: o.Limits.MaxErrors, ErrorDelay: o.Limits.ErrorDelay,
 		Log: o.Log, Metrics: o.Metrics.guard,
