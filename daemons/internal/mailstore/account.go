@@ -272,7 +272,7 @@ func (a *Account) commitOp(ctx context.Context, op acctOp) (done bool, st *acctS
 	q := &request{op: func(b []byte, _ *opContext) []byte { return op.append(b) }}
 	if err := a.j.submit(ctx, q); err != nil {
 		if errors.Is(err, ErrMailboxClosed) {
-			return false, nil, fmt.Errorf("account %s: %w", a.id, ErrNoAccount)
+			return false, nil, fmt.Errorf("account %s: %w: %w", a.id, ErrNoAccount, err)
 		}
 		return false, nil, fmt.Errorf("account %s: %w", a.id, err)
 	}
@@ -483,7 +483,10 @@ func (a *Account) Delete(ctx context.Context, name string) error {
 	}
 	// From here on the mailbox is deleted; if this server dies now, the background work of any other
 	// finishes the rest.
-	return a.bury(ctx, id, name)
+	if err := a.bury(ctx, id, name); err != nil {
+		return &unknownError{fmt.Errorf("deleted, but: %w", err)}
+	}
+	return nil
 }
 
 // Subscribe adds name to the subscriptions, or removes it. The name need not exist.

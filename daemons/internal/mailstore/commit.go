@@ -313,7 +313,7 @@ func (j *journal) place(nc nonce, reqs []*request) (uint64, error) {
 				ambiguous = false
 				continue
 			}
-			dir := j.segmentPath(segment(n))
+			dir := j.segmentPath(j.segment(n))
 			if err := fs.Mkdir(dir); err != nil && !errors.Is(err, syscall.EEXIST) {
 				if isNotExist(err) {
 					return 0, maybe(j.gone(dir), ambiguous)
@@ -355,7 +355,7 @@ func (e *syncError) Unwrap() error { return e.err }
 // put creates record n. On a local volume it also makes it durable, together with everything the log
 // needs to reach it.
 func (j *journal) put(n uint64, nc nonce, body string) error {
-	k := segment(n)
+	k := j.segment(n)
 	if !j.vol.network {
 		if k > 0 && j.segMade != k+1 {
 			// The first record that this server puts into the segment: its directory may be new, and the
@@ -364,7 +364,7 @@ func (j *journal) put(n uint64, nc nonce, body string) error {
 			if err := j.vol.fs.SyncDir(j.dir + "/" + dirLog); err != nil {
 				return err
 			}
-			if segment(n-1) != k && j.unsynced {
+			if j.segment(n-1) != k && j.unsynced {
 				if err := j.vol.fs.SyncDir(j.segmentPath(k - 1)); err != nil && !isNotExist(err) {
 					return err
 				}
@@ -389,11 +389,11 @@ func (j *journal) makeStable(n uint64) error {
 	if j.vol.network || j.store.knobs.noSync {
 		return nil
 	}
-	path := j.segmentPath(segment(n))
+	path := j.segmentPath(j.segment(n))
 	if err := j.vol.fs.SyncDir(path); err != nil && !isNotExist(err) {
 		return &unknownError{&syncError{ioErr("sync", path, err)}}
 	}
-	j.segMade, j.unsynced = segment(n)+1, false
+	j.segMade, j.unsynced = j.segment(n)+1, false
 	return nil
 }
 

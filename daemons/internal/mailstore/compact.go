@@ -37,11 +37,11 @@ type snapshotter interface {
 
 // wantsComplete and wantsSnapshot tell whether the log has grown enough. The caller holds drive.
 func (j *journal) wantsComplete() bool {
-	return j.known-j.complete() >= max(completeEvery, uint64(j.fold.messages())/8)
+	return j.known-j.complete() >= max(j.store.knobs.completeEvery, uint64(j.fold.messages())/8)
 }
 
 func (j *journal) wantsSnapshot() bool {
-	return j.loaded && !j.fold.isClosed() && (j.known-j.base() >= deltaEvery || j.wantsComplete())
+	return j.loaded && !j.fold.isClosed() && (j.known-j.base() >= j.store.knobs.deltaEvery || j.wantsComplete())
 }
 
 // checkpoint writes a snapshot of the log as it is now, verified by the Read rule: a complete one if it
@@ -127,6 +127,9 @@ func (j *journal) rebase(n uint64) error {
 		return nil
 	}
 	head, err := j.snapshotHead(n)
+	if isNotExist(err) {
+		return nil // replaced by a newer one already
+	}
 	if err != nil {
 		return err
 	}
@@ -160,7 +163,10 @@ func (j *journal) snapshotHead(n uint64) (link, error) {
 	path := j.snapPath(n)
 	f, err := j.vol.fs.Open(path)
 	if err != nil {
-		return link{}, err
+		if isNotExist(err) {
+			return link{}, err
+		}
+		return link{}, ioErr("open", path, err)
 	}
 	defer f.Close()
 	var buf [128]byte
@@ -252,7 +258,7 @@ func (j *journal) describeSnapshots(ns []uint64) ([]snapInfo, error) {
 
 // cut deletes the segments that a snapshot covers, under a floor.
 func (j *journal) cut(n uint64) error {
-	segments := n / segmentLen // the first segments are covered
+	segments := n / j.store.knobs.segmentLen // the first segments are covered
 	if segments == 0 {
 		return nil
 	}

@@ -127,7 +127,8 @@ func newJournal(s *Store, v *volume, kind *logKind, dir string, ref Ref) *journa
 	}
 }
 
-func segment(n uint64) uint64 { return (n - 1) / segmentLen }
+// segment is the number of the directory that record n lies in.
+func (j *journal) segment(n uint64) uint64 { return (n - 1) / j.store.knobs.segmentLen }
 
 func (j *journal) segmentPath(k uint64) string {
 	b := make([]byte, 0, len(j.dir)+32)
@@ -138,13 +139,13 @@ func (j *journal) segmentPath(k uint64) string {
 func (j *journal) recordPath(n uint64) string {
 	b := make([]byte, 0, len(j.dir)+48)
 	b = append(append(b, j.dir...), "/"+dirLog+"/"...)
-	b = append(appendDec(b, segment(n)), '/')
+	b = append(appendDec(b, j.segment(n)), '/')
 	return string(appendDec(b, n))
 }
 
 // spillPath is the file of a spilled record.
 func (j *journal) spillPath(n uint64, nc nonce) string {
-	b := append([]byte(j.segmentPath(segment(n))), "/s"...)
+	b := append([]byte(j.segmentPath(j.segment(n))), "/s"...)
 	b = append(appendDec(b, n), '.')
 	return string(nc.append(b))
 }
@@ -232,7 +233,7 @@ func (j *journal) settle() error {
 	if !j.unsynced || j.vol.network {
 		return nil
 	}
-	if err := j.vol.syncDir(j.segmentPath(segment(j.known))); err != nil {
+	if err := j.vol.syncDir(j.segmentPath(j.segment(j.known))); err != nil {
 		if !isNotExist(err) {
 			return err
 		}
@@ -311,7 +312,7 @@ func (j *journal) advance() error {
 
 // covered tells whether a floor covers the segment of record n.
 func (j *journal) covered(n uint64) bool {
-	return j.store.knobs.noFence == false && j.floor >= int64(segment(n))
+	return !j.store.knobs.noFence && j.floor >= int64(j.segment(n))
 }
 
 // readNext folds record known+1, if it is there.
@@ -409,6 +410,9 @@ const maxTail = 256 << 10
 func (j *journal) look() error {
 	path := j.dir + "/" + dirInterest
 	names, err := j.vol.fs.ReadDir(path, j.names[:0])
+	if errors.Is(err, syscall.ESTALE) {
+		names, err = j.vol.fs.ReadDir(path, j.names[:0]) // a handle that went bad, perhaps
+	}
 	j.names = names
 	if isNotExist(err) {
 		return j.gone(path)

@@ -100,11 +100,16 @@ type Store struct {
 	work  worker
 }
 
-// knobs are for tests that must show that they can fail.
+// knobs are for tests: they make the rare frequent, or break a rule to show that a test would notice.
+// Outside tests they have the values of defaultKnobs.
 type knobs struct {
-	noFence bool // floors are not looked at
+	segmentLen, completeEvery, deltaEvery uint64
+
+	noFence bool // floors are neither made nor looked at
 	noSync  bool // directories are not synced
 }
+
+var defaultKnobs = knobs{segmentLen: segmentLen, completeEvery: completeEvery, deltaEvery: deltaEvery}
 
 // New returns a store without volumes.
 func New(o Options) (*Store, error) {
@@ -117,6 +122,7 @@ func New(o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, fs: o.FS, clk: o.Clock, log: o.Log, metrics: m,
+		knobs:   defaultKnobs,
 		origin:  newOrigin(o.Server, o.Clock.Now()),
 		volumes: map[string]*volume{},
 	}

@@ -172,7 +172,7 @@ func (c *checker) log(kind *logKind, dir string) (any, error) {
 			}
 		}
 		if x.known < tip {
-			if x.known+1 > uint64(j.floor+1)*segmentLen {
+			if x.known+1 > uint64(j.floor+1)*c.s.knobs.segmentLen {
 				c.problem(x.recordPath(x.known+1), "missing: the log goes on to %d", tip)
 			}
 			continue // compacted
@@ -187,7 +187,7 @@ func (c *checker) log(kind *logKind, dir string) (any, error) {
 // records checks the names in the log, and that no nonce stands twice.
 func (c *checker) records(j *journal, tip uint64) {
 	seen := map[string]uint64{}
-	for n := uint64(j.floor+1)*segmentLen + 1; n <= tip; n++ {
+	for n := uint64(j.floor+1)*c.s.knobs.segmentLen + 1; n <= tip; n++ {
 		var buf [maxRecord + 24]byte
 		l, err := c.v.fs.Readlink(j.recordPath(n), buf[:])
 		if err != nil {
