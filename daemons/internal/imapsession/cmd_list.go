@@ -40,8 +40,8 @@ func cmdList(s *session, c *call) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range nodes {
-		if err := s.listNode(c.ctx, l, n); err != nil {
+	for i, n := range nodes {
+		if err := s.listNode(c.ctx, l, n, nodes[i+1:]); err != nil {
 			return err
 		}
 	}
@@ -221,8 +221,19 @@ func (s *session) mailboxTree(ctx context.Context, subscriptions bool) ([]*node,
 	return nodes, nil
 }
 
-// listNode writes the LIST response of a name, if it is asked for.
-func (s *session) listNode(ctx context.Context, l *listing, n *node) error {
+// hides reports whether a name below n fits the selection but not the patterns, so that the client
+// hears of it only through n. rest are the names that sort behind n.
+func (l *listing) hides(n *node, rest []*node, fits func(*node) bool) bool {
+	for _, below := range rest {
+		if strings.HasPrefix(below.name, n.name+"/") && fits(below) && !matchAny(l.patterns, below.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// listNode writes the LIST response of a name, if it is asked for. rest are the names behind it.
+func (s *session) listNode(ctx context.Context, l *listing, n *node, rest []*node) error {
 	if !matchAny(l.patterns, n.name) {
 		return nil
 	}
@@ -230,18 +241,17 @@ func (s *session) listNode(ctx context.Context, l *listing, n *node) error {
 	if !l.subscribed && n.id == "" && !n.kids {
 		chosen = false // a subscription without a mailbox is no mailbox
 	}
+	chosen = chosen && (!l.subscribed || n.subscribed) && (!l.specialUse || len(n.uses) > 0)
+	// RFC 9051 §6.3.9.6: a name that is not chosen is given for the sake of names below it that the
+	// patterns leave out.
 	var childInfo []string
-	if l.subscribed {
-		chosen = chosen && n.subscribed
-		if l.recursive && n.kidsSubscr {
-			childInfo = append(childInfo, "SUBSCRIBED")
-		}
+	if l.recursive && l.subscribed && n.kidsSubscr &&
+		(chosen || l.hides(n, rest, func(b *node) bool { return b.subscribed })) {
+		childInfo = append(childInfo, "SUBSCRIBED")
 	}
-	if l.specialUse {
-		chosen = chosen && len(n.uses) > 0
-		if l.recursive && n.kidsUse {
-			childInfo = append(childInfo, "SPECIAL-USE")
-		}
+	if l.recursive && l.specialUse && n.kidsUse &&
+		(chosen || l.hides(n, rest, func(b *node) bool { return len(b.uses) > 0 })) {
+		childInfo = append(childInfo, "SPECIAL-USE")
 	}
 	if !chosen && len(childInfo) == 0 {
 		return nil

@@ -210,6 +210,7 @@ func (s *session) login(c *call, user, password string) error {
 	}
 	s.srv.m.logins.WithLabelValues("ok").Inc()
 	s.state = stateAuth
+	s.dec.SetLimits(&s.srv.limits().trusted)
 	s.log().Info("login", "event", "imap-login", "tls", s.t.isTLS())
 	c.ok("CAPABILITY "+s.capabilities(), "Logged in")
 	return nil

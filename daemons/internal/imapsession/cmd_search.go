@@ -21,6 +21,9 @@ func cmdSearch(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
+	if args.Charset && s.utf8 {
+		return badf("CHARSET is not possible after ENABLE UTF8=ACCEPT") // RFC 6855 §3
+	}
 	b := s.box
 	b.catchUp()
 	if args.ModSeq {

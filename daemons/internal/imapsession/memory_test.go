@@ -90,7 +90,7 @@ func anonymousMemory() int {
 // are not demanded here, because they depend on the machine; what is demanded is that idle sessions hold
 // no goroutine and no buffer. SHOAL_TEST_CONNECTIONS sets how many there are.
 func TestIdleMemory(t *testing.T) {
-	n := 300
+	n := 100
 	if s := os.Getenv("SHOAL_TEST_CONNECTIONS"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {

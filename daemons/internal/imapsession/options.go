@@ -38,45 +38,45 @@ type Auth interface {
 // boxd, with its default beside it.
 type Limits struct {
 	// AllowPlain permits LOGIN and AUTHENTICATE without TLS: for a network that nobody listens to.
-	AllowPlain bool `hcl:"allow_plain,optional" default:"false"`
+	AllowPlain bool `hcl:"allow_plain,optional" conf:"live" default:"false"`
 	// LoginTimeout ends a connection that has not logged in, IdleTimeout one that says nothing
 	// (RFC 9051 §5.4 asks for at least 30 minutes).
-	LoginTimeout time.Duration `hcl:"login_timeout,optional" default:"1m" min:"1s" max:"1h"`
-	IdleTimeout  time.Duration `hcl:"idle_timeout,optional" default:"31m" min:"1m" max:"24h"`
+	LoginTimeout time.Duration `hcl:"login_timeout,optional" conf:"live" default:"1m" min:"1s" max:"1h"`
+	IdleTimeout  time.Duration `hcl:"idle_timeout,optional" conf:"live" default:"31m" min:"1m" max:"24h"`
 	// ReadTimeout bounds the wait for more bytes of a command that has begun, WriteTimeout the wait
 	// for a client that does not take its answer.
-	ReadTimeout  time.Duration `hcl:"read_timeout,optional" default:"2m" min:"1s" max:"1h"`
-	WriteTimeout time.Duration `hcl:"write_timeout,optional" default:"2m" min:"1s" max:"1h"`
+	ReadTimeout  time.Duration `hcl:"read_timeout,optional" conf:"live" default:"2m" min:"1s" max:"1h"`
+	WriteTimeout time.Duration `hcl:"write_timeout,optional" conf:"live" default:"2m" min:"1s" max:"1h"`
 	// CommandTimeout bounds the work for one command that waits for the store or the directory.
-	CommandTimeout time.Duration `hcl:"command_timeout,optional" default:"5m" min:"1s" max:"1h"`
+	CommandTimeout time.Duration `hcl:"command_timeout,optional" conf:"live" default:"5m" min:"1s" max:"1h"`
 	// BadCommands in a row end the connection; LoginFailures on one connection do too.
-	BadCommands   int `hcl:"bad_commands,optional" default:"3" min:"1" max:"1000"`
-	LoginFailures int `hcl:"login_failures,optional" default:"4" min:"1" max:"1000"`
+	BadCommands   int `hcl:"bad_commands,optional" conf:"live" default:"3" min:"1" max:"1000"`
+	LoginFailures int `hcl:"login_failures,optional" conf:"live" default:"4" min:"1" max:"1000"`
 	// PreLoginCommands bounds the commands before a login.
-	PreLoginCommands int `hcl:"pre_login_commands,optional" default:"50" min:"2" max:"10000"`
+	PreLoginCommands int `hcl:"pre_login_commands,optional" conf:"live" default:"50" min:"2" max:"10000"`
 	// MaxConnections bounds all IMAP connections of the server, MaxPerAddress those from one client
 	// address, MaxPerUser those logged in to one account.
-	MaxConnections int `hcl:"max_connections,optional" default:"50000" min:"1" max:"10000000"`
-	MaxPerAddress  int `hcl:"max_connections_per_address,optional" default:"1000" min:"1" max:"10000000"`
-	MaxPerUser     int `hcl:"max_connections_per_user,optional" default:"100" min:"1" max:"1000000"`
+	MaxConnections int `hcl:"max_connections,optional" conf:"live" default:"50000" min:"1" max:"10000000"`
+	MaxPerAddress  int `hcl:"max_connections_per_address,optional" conf:"live" default:"1000" min:"1" max:"10000000"`
+	MaxPerUser     int `hcl:"max_connections_per_user,optional" conf:"live" default:"100" min:"1" max:"1000000"`
 	// AppendLimit is the largest message that APPEND takes.
-	AppendLimit conf.Size `hcl:"append_limit,optional" default:"64 MiB" min:"1 KiB" max:"4 GiB"`
+	AppendLimit conf.Size `hcl:"append_limit,optional" conf:"live" default:"64 MiB" min:"1 KiB" max:"4 GiB"`
 	// LineLimit bounds a command line, LiteralLimit a literal that is not a message, CommandLimit a
 	// command with all its lines and such literals.
-	LineLimit    conf.Size `hcl:"line_limit,optional" default:"64 KiB" min:"8 KiB" max:"16 MiB"`
-	LiteralLimit conf.Size `hcl:"literal_limit,optional" default:"64 KiB" min:"1 KiB" max:"16 MiB"`
-	CommandLimit conf.Size `hcl:"command_limit,optional" default:"256 KiB" min:"8 KiB" max:"64 MiB"`
+	LineLimit    conf.Size `hcl:"line_limit,optional" conf:"live" default:"64 KiB" min:"8 KiB" max:"16 MiB"`
+	LiteralLimit conf.Size `hcl:"literal_limit,optional" conf:"live" default:"64 KiB" min:"1 KiB" max:"16 MiB"`
+	CommandLimit conf.Size `hcl:"command_limit,optional" conf:"live" default:"256 KiB" min:"8 KiB" max:"64 MiB"`
 	// Nesting bounds parentheses, SetRanges the runs of numbers in one message set, SearchKeys the
 	// keys of one SEARCH, FetchItems the items of one FETCH.
-	Nesting    int `hcl:"nesting,optional" default:"32" min:"4" max:"1000"`
-	SetRanges  int `hcl:"set_ranges,optional" default:"16384" min:"100" max:"1000000"`
-	SearchKeys int `hcl:"search_keys,optional" default:"1000" min:"10" max:"100000"`
-	FetchItems int `hcl:"fetch_items,optional" default:"256" min:"10" max:"10000"`
+	Nesting    int `hcl:"nesting,optional" conf:"live" default:"32" min:"4" max:"1000"`
+	SetRanges  int `hcl:"set_ranges,optional" conf:"live" default:"16384" min:"100" max:"1000000"`
+	SearchKeys int `hcl:"search_keys,optional" conf:"live" default:"1000" min:"10" max:"100000"`
+	FetchItems int `hcl:"fetch_items,optional" conf:"live" default:"256" min:"10" max:"10000"`
 	// MailboxNameLimit is the longest name of a mailbox in bytes of UTF-8, MailboxLevels the deepest.
-	MailboxNameLimit int `hcl:"mailbox_name_limit,optional" default:"500" min:"16" max:"700"`
-	MailboxLevels    int `hcl:"mailbox_levels,optional" default:"32" min:"1" max:"100"`
+	MailboxNameLimit int `hcl:"mailbox_name_limit,optional" conf:"live" default:"500" min:"16" max:"700"`
+	MailboxLevels    int `hcl:"mailbox_levels,optional" conf:"live" default:"32" min:"1" max:"100"`
 	// Keywords bounds the keywords of one message.
-	Keywords int `hcl:"keywords,optional" default:"64" min:"1" max:"1000"`
+	Keywords int `hcl:"keywords,optional" conf:"live" default:"64" min:"1" max:"1000"`
 }
 
 // DefaultLimits are the limits of a server whose configuration says nothing.
@@ -84,6 +84,28 @@ func DefaultLimits() Limits {
 	var l Limits
 	conf.SetDefaults(&l)
 	return l
+}
+
+// bounds are Limits as a session uses them: with those of the codec, before and after the login.
+type bounds struct {
+	Limits
+	fresh, trusted imapwire.Limits
+}
+
+// The codec's limits before a login, beyond which no login goes.
+const (
+	freshLine    = 16 << 10
+	freshLiteral = 8 << 10
+	freshCommand = 32 << 10
+)
+
+func newBounds(l Limits) *bounds {
+	b := &bounds{Limits: l, trusted: l.wire()}
+	b.fresh = b.trusted
+	b.fresh.Line = min(b.fresh.Line, freshLine)
+	b.fresh.Literal = min(b.fresh.Literal, freshLiteral)
+	b.fresh.Command = min(b.fresh.Command, freshCommand)
+	return b
 }
 
 func (l *Limits) wire() imapwire.Limits {
@@ -95,5 +117,5 @@ func (l *Limits) wire() imapwire.Limits {
 		SetRanges:  l.SetRanges,
 		SearchKeys: l.SearchKeys,
 		FetchItems: l.FetchItems,
-	}
+	}.WithDefaults()
 }

@@ -20,7 +20,7 @@ type Server struct {
 	log     *slog.Logger
 	clock   clock.Clock
 	m       *metrics
-	lim     atomic.Pointer[Limits]
+	lim     atomic.Pointer[bounds]
 	poller  *poller
 	workers *workers
 	ctx     context.Context // ends with Close; commands in progress hang from it
@@ -86,10 +86,10 @@ func (s *Server) SetLimits(l Limits) {
 	if l == (Limits{}) {
 		l = DefaultLimits()
 	}
-	s.lim.Store(&l)
+	s.lim.Store(newBounds(l))
 }
 
-func (s *Server) limits() *Limits { return s.lim.Load() }
+func (s *Server) limits() *bounds { return s.lim.Load() }
 
 // Serve accepts connections from l until l is closed or Shutdown is called, and then returns nil. It
 // may be called for several listeners at once. It closes l.

@@ -89,7 +89,11 @@ func (r *reader) Read(p []byte) (int, error) {
 	if err := s.enc.Flush(); err != nil {
 		return 0, err
 	}
-	n, err := s.t.read(p, s.srv.limits().ReadTimeout)
+	wait := s.srv.limits().ReadTimeout
+	if s.state == stateNew {
+		wait = min(wait, s.started+s.srv.limits().LoginTimeout-s.srv.clock.Boot())
+	}
+	n, err := s.t.read(p, wait)
 	s.srv.m.received.Add(float64(n))
 	return n, err
 }
@@ -103,7 +107,8 @@ func (w *writer) Write(p []byte) (int, error) {
 
 func newSession(srv *Server, id uint64, remote string) *session {
 	s := &session{srv: srv, id: id, remote: remote, state: stateNew, started: srv.clock.Boot()}
-	s.dec = *imapwire.NewDecoder((*reader)(s), srv.limits().wire(), s.continueLiteral)
+	s.dec = *imapwire.NewDecoder((*reader)(s), imapwire.Limits{}, s.continueLiteral)
+	s.dec.SetLimits(&srv.limits().fresh)
 	s.enc = *imapwire.NewEncoder((*writer)(s))
 	s.deadline.Store(int64(s.started + srv.limits().LoginTimeout))
 	return s
@@ -221,7 +226,7 @@ func (s *session) input() bool {
 		asked := 0
 		n, err := s.dec.Fill(func(p []byte) (int, error) {
 			asked = len(p)
-			return s.t.readNow(p)
+			return s.t.readNow(p, s.srv.limits().WriteTimeout)
 		})
 		s.srv.m.received.Add(float64(n))
 		switch {

@@ -42,6 +42,8 @@ func answerTo(err error) (a *status, report bool) {
 		return &status{code: "TOOBIG", text: tooBig.Error()}, false
 	case errors.As(err, &charset):
 		return &status{code: "BADCHARSET (US-ASCII UTF-8)", text: charset.Error()}, false
+	case errors.Is(err, mailstore.ErrNoAccount):
+		return &status{code: "CONTACTADMIN", text: "The account has no mail store"}, true
 	case errors.Is(err, mailstore.ErrNoMailbox):
 		return &status{code: "NONEXISTENT", text: "There is no such mailbox"}, false
 	case errors.Is(err, mailstore.ErrMailboxExists):

@@ -190,8 +190,9 @@ func (p *prefixed) Read(b []byte) (int, error) {
 // pollable reports whether input can be looked for without waiting.
 func (t *transport) pollable() bool { return t.raw != nil }
 
-// readNow reads what is there, and returns errWouldBlock when that is nothing.
-func (t *transport) readNow(p []byte) (int, error) {
+// readNow reads what is there, and returns errWouldBlock when that is nothing. timeout bounds what TLS
+// has to write on this occasion.
+func (t *transport) readNow(p []byte, timeout time.Duration) (int, error) {
 	if t.waiting {
 		select {
 		case got := <-t.peeked:
@@ -210,6 +211,9 @@ func (t *transport) readNow(p []byte) (int, error) {
 		return 0, errWouldBlock
 	case t.gate == nil:
 		return readNow(t.raw, p)
+	}
+	if err := t.base.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		return 0, err
 	}
 	t.gate.poll = true
 	n, err := t.conn.Read(p)

@@ -19,7 +19,7 @@ var inputPool = sync.Pool{New: func() any { b := make([]byte, firstBuffer); retu
 // that nothing is left over) or Discard, and Release.
 type Decoder struct {
 	r    io.Reader
-	lim  Limits
+	lim  *Limits
 	cont func() error // asks the client for an announced literal
 
 	in     []byte  // input buffer; unread bytes are in[rd:wr]
@@ -44,8 +44,13 @@ type literal struct {
 // NewDecoder returns a decoder that reads from r. cont is called before a synchronizing literal is
 // read; it must send the continuation request ("+ ...") and flush.
 func NewDecoder(r io.Reader, lim Limits, cont func() error) *Decoder {
-	return &Decoder{r: r, lim: lim.WithDefaults(), cont: cont}
+	lim = lim.WithDefaults()
+	return &Decoder{r: r, lim: &lim, cont: cont}
 }
+
+// SetLimits changes the bounds, from the next command on. The limits may be shared by decoders; a
+// zero field stands for itself.
+func (d *Decoder) SetLimits(lim *Limits) { d.lim = lim }
 
 // SetReader changes the stream, after STARTTLS or COMPRESS. Bytes that were read from the old one
 // are dropped: RFC 9051 §6.2.1 forbids commands pipelined behind STARTTLS to be taken as sent

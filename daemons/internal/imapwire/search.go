@@ -69,6 +69,7 @@ type Search struct {
 	Return   SearchReturn
 	Key      SearchKey
 	ModSeq   bool // a MODSEQ key occurs in it
+	Charset  bool // CHARSET was given
 }
 
 // Search takes the arguments of SEARCH behind the space.
@@ -94,6 +95,7 @@ func (d *Decoder) Search() (*Search, error) {
 		}
 	}
 	if d.AcceptWord("CHARSET") {
+		s.Charset = true
 		if err := d.SP(); err != nil {
 			return nil, err
 		}
