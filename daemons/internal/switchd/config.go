@@ -1,0 +1,137 @@
+package switchd
+
+import (
+	"context"
+	"strings"
+
+	"shoal/daemons/internal/authn"
+	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/deliver"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/route"
+	"shoal/daemons/internal/smtpsession"
+)
+
+// Config is the configuration file of switchd.
+//
+//	server { name = "switch1" }
+//	hostname = "mx1.example.net"
+//	identity   { ... }
+//	public_tls { ... }
+//	directory {
+//	  uris          = ["ldaps://vault1:636"]
+//	  bind_dn       = "cn=switch1,ou=servers,ou=config,o=shoal"
+//	  password_file = "/etc/shoal/switch1.secret"
+//	}
+//	listener "smtp"       { address = "0.0.0.0:25" }
+//	listener "submission" { address = "0.0.0.0:587" }
+//	listener "submissions" {
+//	  address = "0.0.0.0:465"
+//	  tls     = true
+//	}
+//	lmtp { addresses = ["box:box1", "lb:24"] }
+//
+// The label of a listener says what is served there: smtp, submission or submissions, alone or followed by a hyphen and
+// whatever tells several of a kind apart ("smtp-inside").
+type Config struct {
+	Server     conf.Server      `hcl:"server,block"`
+	Identity   *conf.Identity   `hcl:"identity,block"`
+	Management *conf.Management `hcl:"management,block"`
+	Control    *conf.Control    `hcl:"control,block"`
+	Log        conf.Log         `hcl:"log,block"`
+	Drain      conf.Drain       `hcl:"drain,block"`
+
+	// Hostname is what the server calls itself in SMTP and in Received fields: its public name. Empty: the
+	// name of server.
+	Hostname string `hcl:"hostname,optional" default:""`
+
+	Directory conf.Directory  `hcl:"directory,block"`
+	PublicTLS *conf.PublicTLS `hcl:"public_tls,block"`
+	Listeners []conf.Listener `hcl:"listener,block"`
+
+	LMTP       deliver.Settings   `hcl:"lmtp,block"`
+	SMTP       smtpsession.Limits `hcl:"smtp,block"`
+	Submission smtpsession.Limits `hcl:"submission,block"`
+	Login      authn.Settings     `hcl:"login,block"`
+	Route      route.Settings     `hcl:"route,block"`
+}
+
+// Kinds of listeners.
+const (
+	kindSMTP        = "smtp"
+	kindSubmission  = "submission"
+	kindSubmissions = "submissions"
+)
+
+// kind is what a listener serves, by its label.
+func kind(l conf.Listener) string {
+	k, _, _ := strings.Cut(l.Name, "-")
+	return k
+}
+
+// hostname is Hostname or its default.
+func (c *Config) hostname() string {
+	if c.Hostname != "" {
+		return c.Hostname
+	}
+	return c.Server.Name
+}
+
+// Common is for the kit.
+func (c *Config) Common() kit.Common {
+	return kit.Common{
+		Server: &c.Server, Identity: c.Identity, Management: c.Management, Control: c.Control, Log: &c.Log, Drain: &c.Drain,
+	}
+}
+
+// Validate checks what needs several blocks.
+func (c *Config) Validate() error {
+	if c.Identity == nil {
+		return conf.Invalid("server", "the file has no identity block: boxes and the directory know this server by its certificate: write identity { cert_file = ... key_file = ... ca_file = ... }")
+	}
+	if c.Directory.BindDN == "" {
+		return conf.Invalid("directory", "bind_dn is missing: write bind_dn = %q and its password_file", dirclient.ServerDN(c.Directory.Suffix, c.Server.Name))
+	}
+	if c.Hostname != "" {
+		if _, err := mailaddr.New("postmaster", c.Hostname); err != nil || strings.HasPrefix(c.Hostname, "[") {
+			return conf.Invalid("hostname", "%q is no host name: write the public name of this server, such as \"mx1.example.net\"", c.Hostname)
+		}
+	}
+	if len(c.Listeners) == 0 {
+		return conf.Invalid("server", "the file has no listener block: write for example listener \"smtp\" { address = \"0.0.0.0:25\" }")
+	}
+	for _, l := range c.Listeners {
+		k := kind(l)
+		switch {
+		case k != kindSMTP && k != kindSubmission && k != kindSubmissions:
+			return conf.Invalid("listener", "listener %q: switchd serves smtp, submission and submissions: begin its name with one of these", l.Name)
+		case k == kindSubmissions && !l.TLS:
+			return conf.Invalid("listener", "listener %q begins with TLS: write tls = true in it, or name it \"submission\"", l.Name)
+		case k != kindSubmissions && l.TLS:
+			return conf.Invalid("listener", "listener %q: tls = true is for \"submissions\" only: smtp and submission use STARTTLS", l.Name)
+		case k != kindSMTP && c.PublicTLS == nil:
+			return conf.Invalid("listener", "listener %q needs a certificate for its clients: add a block public_tls { cert_file = ... key_file = ... }", l.Name)
+		}
+	}
+	return nil
+}
+
+// Check looks whether the files that are named are there and fit.
+func (c *Config) Check(context.Context) error {
+	creds, err := pki.Load(pki.Files{Cert: c.Identity.CertFile, Key: c.Identity.KeyFile, CA: c.Identity.CAFile})
+	if err != nil {
+		return err
+	}
+	if _, err := dirclient.OptionsOf(c.Directory, creds); err != nil {
+		return err
+	}
+	if c.PublicTLS != nil {
+		if _, err := pki.LoadPublic(c.PublicTLS.CertFile, c.PublicTLS.KeyFile); err != nil {
+			return err
+		}
+	}
+	return checkIdentity(creds, c.Server.Name)
+}

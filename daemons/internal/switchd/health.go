@@ -1,0 +1,119 @@
+package switchd
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/kit"
+)
+
+// watchEvery is how often the directory is asked whether it is there.
+const watchEvery = 30 * time.Second
+
+// directoryWatch remembers when the directory was last there.
+type directoryWatch struct {
+	dir   *dirclient.Client
+	env   *kit.Env
+	grace time.Duration // how long the switch counts as ready without the directory
+
+	mu      sync.Mutex
+	reached bool          // at least once
+	last    time.Duration // when last, on Clock.Boot
+}
+
+func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, grace time.Duration) *directoryWatch {
+	return &directoryWatch{dir: dir, env: env, grace: grace}
+}
+
+// run asks now and then until ctx ends: soon again while the directory was never reached.
+func (w *directoryWatch) run(ctx context.Context) {
+	said := false
+	for {
+		err := w.ping(ctx)
+		w.mu.Lock()
+		reached := w.reached
+		w.mu.Unlock()
+		wait := watchEvery
+		if !reached {
+			wait = time.Second
+		}
+		if err != nil && !reached && !said && ctx.Err() == nil {
+			said = true
+			w.env.Log.Error("the directory cannot be reached: mail and logins are answered \"try again later\" until it is: check directory { uris } and that a directory server runs there",
+				"event", "directory-unreached", "error", err)
+		}
+		if clock.Sleep(ctx, w.env.Clock, wait) != nil {
+			return
+		}
+	}
+}
+
+// ping asks the directory and notes when it answered.
+func (w *directoryWatch) ping(ctx context.Context) error {
+	err := w.dir.Ping(ctx)
+	if err == nil {
+		w.mu.Lock()
+		w.reached, w.last = true, w.env.Clock.Boot()
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// Ready returns nil when mail can be taken.
+func (s *mailSwitch) Ready(ctx context.Context) error {
+	err := s.watch.ping(ctx)
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	if err != nil && s.watch.reached && s.env.Clock.Boot()-s.watch.last <= s.watch.grace {
+		return nil
+	}
+	return err
+}
+
+// Status is shown to operators.
+func (s *mailSwitch) Status(ctx context.Context) map[string]any {
+	state := func(err error) string {
+		if err != nil {
+			return err.Error()
+		}
+		return "ok"
+	}
+	sums, open := s.sample()
+	return map[string]any{
+		"directory":   state(s.watch.ping(ctx)),
+		"boxes":       state(s.boxes.Ping(ctx)),
+		"connections": open,
+		"messages":    sums["shoal_smtp_messages_total"],
+		"recipients":  sums["shoal_smtp_recipients_total"],
+		"deliveries":  sums["shoal_deliver_recipients_total"],
+	}
+}
+
+// sample reads this process's own metrics: counters summed over all labels but the result, and the open
+// connections by listener.
+func (s *mailSwitch) sample() (sums map[string]map[string]float64, open map[string]float64) {
+	sums, open = map[string]map[string]float64{}, map[string]float64{}
+	families, err := s.env.Metrics.Gather()
+	if err != nil {
+		s.env.Log.Warn("metrics cannot be gathered", "error", err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, label := range m.GetLabel() {
+				switch {
+				case label.GetName() == "result" && m.GetCounter() != nil:
+					if sums[f.GetName()] == nil {
+						sums[f.GetName()] = map[string]float64{}
+					}
+					sums[f.GetName()][label.GetValue()] += m.GetCounter().GetValue()
+				case f.GetName() == "shoal_listener_open_connections" && label.GetName() == "listener":
+					open[label.GetValue()] += m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	return sums, open
+}

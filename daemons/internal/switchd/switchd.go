@@ -1,0 +1,246 @@
+// Package switchd is the role switch: it takes mail in over SMTP, from other servers and from users who log in, asks the
+// directory who gets it, and hands it over LMTP to the boxes while it comes in. It keeps nothing.
+//
+// Where mail goes is one setting, lmtp { addresses }: the balancer in front of all boxes, or a box assigned to this switch by
+// its name in the directory, or the one with the other as its fallback.
+//
+// Start: a directory or a box that is away does not stop it. Clients are answered "try again later" meanwhile.
+//
+// Readiness: the directory has been reached once, and either answers or did so within the time for which answers of
+// the past are used (cache_stale_life). A box that is away does not make a switch unready: every other switch would be so too,
+// and a client that is told 451 knows more than one that finds no server.
+//
+// End: listeners close, clients get 421 as soon as they are in no transaction, and what remains is closed in the reverse
+// order of the start.
+package switchd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+
+	"shoal/daemons/internal/authn"
+	"shoal/daemons/internal/deliver"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/route"
+	"shoal/daemons/internal/smtpsession"
+)
+
+// Spec is the daemon for kit.Main.
+func Spec() kit.Spec {
+	return kit.Spec{
+		Name:      "switchd",
+		Summary:   "takes mail in over SMTP and hands it to the boxes",
+		NewConfig: func() kit.Config { return &Config{} },
+		Build: func(ctx context.Context, env *kit.Env, c kit.Config) (kit.Service, error) {
+			return build(env, c.(*Config))
+		},
+	}
+}
+
+// mailSwitch is one running switch.
+type mailSwitch struct {
+	env    *kit.Env
+	public *pki.Public
+	dir    *dirclient.Client
+	auth   *authn.Authenticator
+	router *route.Router
+	boxes  *deliver.Transport
+	watch  *directoryWatch
+
+	servers   map[string]*smtpsession.Server // by kind
+	listeners []listening
+	undo      []func() error // what Close does, last first
+}
+
+// listening is one listener with who serves it.
+type listening struct {
+	name  string
+	l     net.Listener
+	serve func(net.Listener) error
+}
+
+// build constructs a switch in order; what was made is closed again when a later part fails.
+func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
+	s := &mailSwitch{env: env, servers: make(map[string]*smtpsession.Server)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := checkIdentity(env.Creds, env.Server); err != nil {
+		return nil, err
+	}
+	if c.PublicTLS != nil {
+		if s.public, err = pki.OpenPublic(c.PublicTLS.CertFile, c.PublicTLS.KeyFile, pki.WithClock(env.Clock.Now), pki.WithLog(env.Log)); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.buildDirectory(c); err != nil {
+		return nil, err
+	}
+	if err := s.buildDelivery(c); err != nil {
+		return nil, err
+	}
+	if err := s.buildSessions(c); err != nil {
+		return nil, err
+	}
+	for _, l := range c.Listeners {
+		bound, err := env.Listen(l, kit.WithFarewell("421 4.3.2 Too many connections, try again later\r\n"))
+		if err != nil {
+			return nil, err
+		}
+		s.listeners = append(s.listeners, listening{l.Name, bound, s.servers[kind(l)].Serve})
+	}
+	return s, nil
+}
+
+// checkIdentity makes sure that the certificate is this server's own.
+func checkIdentity(creds *pki.Credentials, server string) error {
+	if creds == nil {
+		return errors.New("switchd needs an identity block")
+	}
+	if creds.Role() != pki.RoleSwitch || creds.Name() != server {
+		return fmt.Errorf("the certificate in the identity block is of shoal://%s/%s, but this server is shoal://%s/%s: install its own certificate, or correct server { name }",
+			creds.Role(), creds.Name(), pki.RoleSwitch, server)
+	}
+	return nil
+}
+
+func (s *mailSwitch) buildDirectory(c *Config) error {
+	o, err := dirclient.OptionsOf(c.Directory, s.env.Creds)
+	if err != nil {
+		return err
+	}
+	o.Log, o.Metrics, o.Clock = s.env.Log, s.env.Metrics, s.env.Clock
+	if s.dir, err = dirclient.New(o); err != nil {
+		return err
+	}
+	s.undo = append(s.undo, s.dir.Close)
+	s.watch = newDirectoryWatch(s.dir, s.env, c.Directory.CacheStaleLife)
+	s.auth, err = authn.New(authn.Options{
+		Directory: s.dir, Suffix: s.dir.Suffix(), Settings: &c.Login, Metrics: s.env.Metrics, Clock: s.env.Clock,
+	})
+	if err != nil {
+		return err
+	}
+	s.router, err = route.New(route.Options{Directory: s.dir, Settings: c.Route, Metrics: s.env.Metrics})
+	return err
+}
+
+func (s *mailSwitch) buildDelivery(c *Config) (err error) {
+	s.boxes, err = deliver.New(deliver.Options{
+		Settings: c.LMTP, Box: s.box, TLS: s.env.Creds.ClientTLS(pki.RoleBox), Name: c.hostname(),
+		Log: s.env.Log, Metrics: s.env.Metrics, Clock: s.env.Clock,
+	})
+	if err != nil {
+		return err
+	}
+	s.undo = append(s.undo, s.boxes.Close)
+	return nil
+}
+
+// box gives the LMTP addresses of a box, as the directory has them now.
+func (s *mailSwitch) box(ctx context.Context, name string) ([]string, error) {
+	boxes, err := s.dir.Servers(ctx, pki.RoleBox)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(boxes, func(b dirclient.Server) bool { return b.Name == name })
+	if i < 0 {
+		return nil, errors.New("the directory has no such box")
+	}
+	return boxes[i].Addresses[dirclient.ServiceLMTP], nil
+}
+
+func (s *mailSwitch) buildSessions(c *Config) error {
+	metrics := smtpsession.NewMetrics(s.env.Metrics)
+	traces := smtpsession.NewTraces(s.env.Server, s.env.Clock)
+	for _, l := range c.Listeners {
+		k := kind(l)
+		if s.servers[k] != nil {
+			continue
+		}
+		o := smtpsession.Options{
+			Hostname: c.hostname(), Listener: k, Submission: k != kindSMTP, ImplicitTLS: k == kindSubmissions,
+			Router: s.router, Transport: s.boxes, Auth: s.auth, Traces: traces, Limits: c.SMTP,
+			Log: s.env.Log, Metrics: metrics, Clock: s.env.Clock,
+		}
+		if k != kindSMTP {
+			o.Limits = c.Submission
+		}
+		if s.public != nil {
+			o.TLS = s.public.TLS()
+		}
+		server, err := smtpsession.New(o)
+		if err != nil {
+			return err
+		}
+		s.servers[k] = server
+		s.undo = append(s.undo, server.Close)
+	}
+	return nil
+}
+
+// Run serves until ctx ends.
+func (s *mailSwitch) Run(ctx context.Context) error {
+	failed := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		go func() {
+			if err := l.serve(l.l); err != nil {
+				failed <- fmt.Errorf("listener %q: %w", l.name, err)
+			}
+		}()
+	}
+	go s.watch.run(ctx)
+	select {
+	case <-ctx.Done():
+		return nil // Close ends the rest
+	case err := <-failed:
+		return err
+	}
+}
+
+// Drain lets each transaction come to its end.
+func (s *mailSwitch) Drain(ctx context.Context) error {
+	var mu sync.Mutex
+	var errs []error
+	var all sync.WaitGroup
+	for _, server := range s.servers {
+		all.Go(func() {
+			err := server.Shutdown(ctx)
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// Close undoes the construction, last first.
+func (s *mailSwitch) Close() error {
+	var errs []error
+	for len(s.undo) > 0 {
+		last := s.undo[len(s.undo)-1]
+		s.undo = s.undo[:len(s.undo)-1]
+		errs = append(errs, last())
+	}
+	return errors.Join(errs...)
+}
+
+// Reload takes up what may change while the switch serves.
+func (s *mailSwitch) Reload(context.Context, kit.Config) error {
+	if s.public != nil {
+		if err := s.public.Reload(); err != nil {
+			return err
+		}
+	}
+	s.dir.Flush()
+	return nil
+}
