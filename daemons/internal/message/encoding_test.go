@@ -139,6 +139,18 @@ func TestTextIsLenient(t *testing.T) {
 	}
 }
 
+// Boundaries and charsets in the extended syntax are unusual, and allowed.
+func TestExtendedParamsAreUsed(t *testing.T) {
+	b := []byte("Content-Type: multipart/mixed; boundary*0*=us-ascii''b%20; boundary*1=c\r\n\r\n--b c\r\nContent-Type: text/plain; charset*=us-ascii'en'koi8-r\r\n\r\n\xcd\r\n--b c--\r\n")
+	root := mustParse(t, b)
+	if len(root.Children) != 1 || root.Children[0].HeaderSize() == 0 {
+		t.Fatalf("the boundary is not used: %+v", root)
+	}
+	if got, err := io.ReadAll(root.Children[0].Text(bytes.NewReader(b))); err != nil || string(got) != "м" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestUnknownEncoding(t *testing.T) {
 	b := fixtures(t)["bad-type"]
 	root := mustParse(t, b)

@@ -98,13 +98,17 @@ func (p *Part) IsMultipart() bool { return len(p.Children) > 0 }
 // body structure.
 func (p *Part) IsText() bool { return p.Type == "text" }
 
-// Param returns the value of a parameter of Content-Type; the empty string where there is none.
-func (p *Part) Param(name string) string { return paramValue(p.Params, name) }
-
-func paramValue(params []Param, name string) string {
-	for i := range params {
-		if params[i].Name == name {
-			return params[i].Value
+// Param returns the value of a parameter of Content-Type, decoded if it is in the extended syntax of RFC
+// 2231; the empty string where there is none. name is in lower case.
+func (p *Part) Param(name string) string {
+	for i := range p.Params {
+		if p.Params[i].Name == name {
+			return p.Params[i].Value
+		}
+	}
+	for i := range p.Params {
+		if n := p.Params[i].Name; len(n) == len(name)+1 && n[len(name)] == '*' && n[:len(name)] == name {
+			return decodeExtended(p.Params[i].Value)
 		}
 	}
 	return ""
