@@ -18,7 +18,8 @@ import (
 //	A <id / "-"> <key>=[<value>]                set an attribute of a mailbox, or of the account; an empty value removes it
 //	Z                                           terminal: the account is closed
 //
-// Attributes known to this version: "use" = *( special use "," ), without backslashes. All others are kept
+// Attributes known to this version: "use", special uses without backslashes, joined by commas (which are
+// escaped, %2C). All others are kept
 // as they are (ACL, METADATA and the like of later versions).
 const (
 	opCreate      = 'C'

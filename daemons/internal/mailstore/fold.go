@@ -1,6 +1,7 @@
 package mailstore
 
 import (
+	"fmt"
 	"sort"
 	"strings"
 )
@@ -88,7 +89,7 @@ func (f *mailFold) apply(n uint64, origin, body string, effects []*mailEffect) e
 	s := f.edit()
 	s.n = n
 	i := 0
-	return eachOp(body, func(text string) error {
+	err := eachOp(body, func(text string) error {
 		f.effect = nil
 		if i < len(effects) && effects[i] != nil {
 			*effects[i] = mailEffect{resolved: true, closed: s.closed}
@@ -109,6 +110,10 @@ func (f *mailFold) apply(n uint64, origin, body string, effects []*mailEffect) e
 		f.applyOp(&op, n)
 		return nil
 	})
+	if err == nil && s.uidValidity == 0 {
+		err = fmt.Errorf("no UIDVALIDITY in the first record: %w", ErrCorrupt)
+	}
+	return err
 }
 
 func (f *mailFold) applyOp(op *mailOp, n uint64) {

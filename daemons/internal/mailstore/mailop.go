@@ -289,7 +289,10 @@ func (o *mailOp) append(b []byte, origin string) []byte {
 	b = append(b, o.kind)
 	switch o.kind {
 	case opOptions:
-		b = fmt.Appendf(b, " %d.%d v=%d", o.options.major, o.options.minor, o.options.uidValidity)
+		b = fmt.Appendf(b, " %d.%d", o.options.major, o.options.minor)
+		if o.options.uidValidity != 0 {
+			b = fmt.Appendf(b, " v=%d", o.options.uidValidity)
+		}
 		if o.options.base != 0 {
 			b = fmt.Appendf(b, " b=%d", o.options.base)
 		}
