@@ -23,8 +23,9 @@ const (
 	verbRSET, verbNOOP, verbQUIT    verb = "RSET", "NOOP", "QUIT"
 	verbVRFY, verbEXPN, verbHELP    verb = "VRFY", "EXPN", "HELP"
 	verbAUTH, verbSTARTTLS          verb = "AUTH", "STARTTLS"
-	maxJunk                              = 100  // commands without a message that are free
-	maxOverflow                          = 1000 // RCPT commands beyond the limit that are answered
+	maxJunk                              = 100     // commands without a message that are free
+	maxOverflow                          = 1000    // RCPT commands beyond the limit that are answered
+	maxSkip                              = 1 << 20 // octets of a line that is too long
 	discardable                          = 64 << 20
 	tooManyErrors                        = "421 4.7.0 Too many errors, closing the connection"
 	badSequence, badSyntax, badPath      = "503 5.5.1 ", "501 5.5.4 ", "501 5.1.3 "
@@ -172,8 +173,37 @@ func (c *Conn) readLine(max int) ([]byte, error) {
 	}
 }
 
-// lineError answers a line that could not be read. After any of these the connection ends: where a
-// line ends is no longer agreed upon.
+// skipLine throws a line away that is too long, and reports whether it came to its end in good order.
+func (c *Conn) skipLine() bool {
+	cr := false // the octet before was CR
+	for skipped := 0; skipped < maxSkip; {
+		w := c.in[c.r:c.w]
+		i := bytes.IndexByte(w, '\n')
+		t := w
+		if i >= 0 {
+			t = w[:i]
+		}
+		if cr && len(t) > 0 || bytes.IndexByte(bytes.TrimSuffix(t, []byte("\r")), '\r') >= 0 {
+			return false
+		}
+		if len(t) > 0 {
+			cr = t[len(t)-1] == '\r'
+		}
+		if i >= 0 {
+			c.r += i + 1
+			return cr
+		}
+		skipped += len(w)
+		c.r = c.w
+		if c.fill() != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// lineError answers a line that could not be read. After a bare CR or LF the connection ends: where a line
+// ends is no longer agreed upon.
 func (c *Conn) lineError(err error) error {
 	switch {
 	case errors.Is(err, errDraining):
@@ -186,6 +216,10 @@ func (c *Conn) lineError(err error) error {
 		c.reply("500 5.5.2 A CR stands alone in the line; closing the connection")
 	case errors.Is(err, errTooLong):
 		c.violation("line_too_long")
+		if c.skipLine() {
+			c.deny("500 5.5.6 Line too long")
+			return nil
+		}
 		c.reply("500 5.5.6 Line too long; closing the connection")
 	default:
 		return err // io.EOF or net.ErrClosed
@@ -451,6 +485,10 @@ func (c *Conn) auth(arg string) {
 func (c *Conn) authResponse() error {
 	c.mode = modeCommand
 	line, err := c.readLine(MaxAuthLine)
+	if errors.Is(err, errTooLong) && c.skipLine() {
+		c.violation("line_too_long")
+		line, err = []byte("*"), nil
+	}
 	if err != nil {
 		return c.lineError(err)
 	}

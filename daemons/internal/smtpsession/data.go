@@ -65,10 +65,8 @@ func (s *session) send(tx *transaction, r io.Reader) ([]deliver.RcptResult, erro
 	if s.s.o.Submission {
 		s.complete(&front, tx, &h)
 	}
-	if rest := raw[end:]; len(rest) > 0 && !bytes.HasPrefix(rest, []byte("\r\n")) && rest[0] != '\n' {
-		front.Write(raw[:end])
-		front.WriteString("\r\n") // what follows is no header field: it is the body
-		raw = rest
+	if end == 0 && len(raw) > 0 && !bytes.HasPrefix(raw, []byte("\r\n")) && raw[0] != '\n' {
+		front.WriteString("\r\n") // the message has no header: this is the body, and stays apart from our fields
 	}
 	results, err := tx.out.Data(io.MultiReader(&front, bytes.NewReader(raw), r))
 	if err == nil {
