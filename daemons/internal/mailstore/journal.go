@@ -227,11 +227,21 @@ func (j *journal) publish() any {
 	return s
 }
 
+// settledAfter is the age at which a record on a local volume is durable: its writer syncs it at once,
+// and the journal would have by itself.
+const settledAfter = 10 * time.Minute
+
 // settle makes what was read from others durable before anybody is told about it. On a local volume
 // another process may have shown its record before it could sync it.
 func (j *journal) settle() error {
 	if !j.unsynced || j.vol.network {
 		return nil
+	}
+	if i, err := j.vol.fs.Lstat(j.recordPath(j.known)); err == nil {
+		if age := j.vol.clk.Now().Sub(i.ModTime); age > settledAfter {
+			j.unsynced = false
+			return nil
+		}
 	}
 	if err := j.vol.syncDir(j.segmentPath(j.segment(j.known))); err != nil {
 		if !isNotExist(err) {

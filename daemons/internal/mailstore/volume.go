@@ -80,10 +80,10 @@ func readFile(fs vfs.FS, path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b := make([]byte, 0, 4096)
+	b := make([]byte, 0, min(limit+1, 64<<10))
 	for {
 		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+			b = append(make([]byte, 0, 4*cap(b)), b...)
 		}
 		n, err := f.ReadAt(b[len(b):cap(b)], int64(len(b)))
 		b = b[:len(b)+n]
