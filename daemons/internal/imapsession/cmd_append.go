@@ -37,13 +37,19 @@ func cmdAppend(s *session, c *call) error {
 			m.Message.Close()
 		}
 	}()
+	var total int64
 	for more := true; more; more = !s.dec.AtEnd() {
 		if len(msgs) == maxAppends {
 			return no("LIMIT", "Too many messages in one command")
 		}
-		m, err := s.takeMessage(mb)
+		m, err := s.takeMessage(mb, func(size int64) error {
+			ctx, cancel := s.context()
+			defer cancel()
+			return s.checkQuota(ctx, total+size, int64(len(msgs)+1))
+		})
 		if m.Message != nil {
 			msgs = append(msgs, m)
+			total += m.Message.Size()
 		}
 		if err != nil {
 			return err
@@ -79,9 +85,9 @@ func cmdAppend(s *session, c *call) error {
 	return nil
 }
 
-// takeMessage takes one message with its flags and date. When it returns a staged message, that must be
-// closed, also after an error.
-func (s *session) takeMessage(mb *mailstore.Mailbox) (m mailstore.AppendMessage, err error) {
+// takeMessage takes one message with its flags and date. fits may refuse it, by its size, before the
+// client has sent it. When it returns a staged message, that must be closed, also after an error.
+func (s *session) takeMessage(mb *mailstore.Mailbox, fits func(size int64) error) (m mailstore.AppendMessage, err error) {
 	if err := s.dec.SP(); err != nil {
 		return m, err
 	}
@@ -126,7 +132,7 @@ func (s *session) takeMessage(mb *mailstore.Mailbox) (m mailstore.AppendMessage,
 		if size == 0 {
 			return no("", "An empty message is not kept") // RFC 3502: refusal of the whole command
 		}
-		return nil
+		return fits(size)
 	})
 	if err != nil {
 		return m, err

@@ -49,6 +49,9 @@ func cmdCopy(s *session, c *call) error {
 	}
 	var res mailstore.CopyResult
 	if !move {
+		if err := s.checkCopyQuota(c, uids); err != nil {
+			return err
+		}
 		res, err = b.mb.CopyTo(c.ctx, uids, dst)
 	} else {
 		if dst.Ref() == b.mb.Ref() {
@@ -74,6 +77,19 @@ func cmdCopy(s *session, c *call) error {
 		c.ok("HIGHESTMODSEQ "+itoa(res.State.ModSeq()), "")
 	}
 	return nil
+}
+
+// checkCopyQuota refuses a copy that goes over the quota.
+func (s *session) checkCopyQuota(c *call, uids mailstore.UIDSet) error {
+	if !s.hasQuota() {
+		return nil
+	}
+	var bytes, messages int64
+	for _, m := range s.box.view.st.UIDs(uids) {
+		bytes += m.Size
+		messages++
+	}
+	return s.checkQuota(c.ctx, bytes, messages)
 }
 
 // copyUID is the response code COPYUID (RFC 4315 §3).

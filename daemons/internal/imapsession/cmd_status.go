@@ -6,7 +6,7 @@ import (
 	"shoal/daemons/internal/mailstore"
 )
 
-// statusItems are the data items of STATUS (RFC 9051 §6.3.11, RFC 7162, RFC 7889, RFC 8474).
+// statusItems are the data items of STATUS (RFC 9051 §6.3.11, RFC 7162, RFC 7889, RFC 8474, RFC 9208 §4.1.4).
 type statusItems []string
 
 // takeStatusItems takes "(" item *(SP item) ")".
@@ -18,7 +18,7 @@ func (s *session) takeStatusItems() (statusItems, error) {
 			return err
 		}
 		switch word {
-		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "MAILBOXID", "APPENDLIMIT":
+		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "MAILBOXID", "APPENDLIMIT", "DELETED-STORAGE":
 		case "HIGHESTMODSEQ":
 			s.enableCondstore()
 		default:
@@ -89,6 +89,8 @@ func (s *session) writeStatus(ctx context.Context, name string, mb *mailstore.Ma
 			e.Number(uint64(st.Unseen()))
 		case "DELETED":
 			e.Number(uint64(st.Deleted()))
+		case "DELETED-STORAGE":
+			e.Number(uint64(deletedBytes(st)))
 		case "SIZE":
 			e.Number(uint64(st.Bytes()))
 		case "HIGHESTMODSEQ":

@@ -34,6 +34,6 @@
 //
 // # Left out on purpose
 //
-// Rights of other users (ACL), quotas, and keeping messages' envelopes in a cache: they belong to later
+// Rights of other users (ACL), and keeping messages' envelopes in a cache: they belong to later
 // work and have their places (commands.go, fetch.go).
 package imapsession

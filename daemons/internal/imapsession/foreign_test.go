@@ -143,7 +143,7 @@ func TestForeignClient(t *testing.T) {
 	}
 	must(idle.Close())
 	must(idle.Wait())
-	stored, err = c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsSet, Flags: []imap.Flag{imap.FlagDeleted}, Silent: true}, nil).Collect()
+	_, err = c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsSet, Flags: []imap.Flag{imap.FlagDeleted}, Silent: true}, nil).Collect()
 	must(err)
 	gone, err := c.Expunge().Collect()
 	must(err)

@@ -29,7 +29,8 @@ import (
 	"shoal/tests/dialogue"
 )
 
-// users is an Auth of accounts <name>@example.test with the password "secret".
+// users is an Auth of accounts <name>@example.test with the password "secret". Those whose names begin
+// with "quota" may keep 10 KiB and 4 messages.
 type users struct {
 	mu     sync.Mutex
 	logins []string
@@ -50,7 +51,11 @@ func (u *users) Login(ctx context.Context, user, password, remote string) (*dirc
 	case password != "secret":
 		return nil, authn.ErrBadCredentials
 	}
-	return &dirclient.Account{Address: name + "@example.test", ID: "account-" + name, Volume: "vol01", Status: dirclient.StatusActive}, nil
+	account := &dirclient.Account{Address: name + "@example.test", ID: "account-" + name, Volume: "vol01", Status: dirclient.StatusActive}
+	if strings.HasPrefix(name, "quota") {
+		account.QuotaStorage, account.QuotaMessages = 10<<10, 4
+	}
+	return account, nil
 }
 
 // rig is a server on a real store in a temporary folder.

@@ -39,11 +39,10 @@ func (b *selected) catchUp() {
 
 // silentStore is a STORE.SILENT whose effect the client takes for granted.
 type silentStore struct {
-	uids    mailstore.UIDSet
-	op      mailstore.FlagOp
-	flags   mailstore.Flags
-	words   []string
-	modSeqs bool // the client wants to know mod-sequences
+	uids  mailstore.UIDSet
+	op    mailstore.FlagOp
+	flags mailstore.Flags
+	words []string
 }
 
 // expects reports whether now is what the client makes of old by itself.

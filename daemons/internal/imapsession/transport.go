@@ -187,9 +187,6 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// pollable reports whether input can be looked for without waiting.
-func (t *transport) pollable() bool { return t.raw != nil }
-
 // readNow reads what is there, and returns errWouldBlock when that is nothing. timeout bounds what TLS
 // has to write on this occasion.
 func (t *transport) readNow(p []byte, timeout time.Duration) (int, error) {
