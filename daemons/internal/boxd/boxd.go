@@ -215,11 +215,18 @@ func (b *box) buildSessions(c *Config) (err error) {
 		return err
 	}
 	b.undo = append(b.undo, b.pop.Close)
+	connections := 0 // the listeners bound them; the server adds no bound of its own
+	for _, l := range c.Listeners {
+		if kind(l) == kindLMTP {
+			connections += l.MaxConnections
+		}
+	}
 	b.lmtp, err = lmtpsession.New(lmtpsession.Options{
 		Hostname: b.env.Server, Store: b.store, Accounts: b.dir,
 		TLS:             b.env.Creds.ServerTLS(pki.RoleSwitch, pki.RoleOperator),
 		MaxMessageBytes: int64(c.LMTP.MaxMessage), MaxRecipients: c.LMTP.MaxRecipients, ReadTimeout: c.LMTP.ReadTimeout,
-		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+		MaxConnections: connections,
+		Log:            b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	})
 	if err != nil {
 		return err

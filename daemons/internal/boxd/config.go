@@ -68,8 +68,9 @@ type Config struct {
 
 // LMTP bounds what switches may send.
 type LMTP struct {
-	// MaxMessage is the largest message that is taken, MaxRecipients the most recipients it may have.
-	MaxMessage    conf.Size `hcl:"max_message,optional" default:"100 MiB" min:"1 KiB" max:"4 GiB"`
+	// MaxMessage is the largest message that is taken: more than switches take in, because they add to it.
+	// MaxRecipients is the most recipients it may have.
+	MaxMessage    conf.Size `hcl:"max_message,optional" default:"110 MiB" min:"1 KiB" max:"4 GiB"`
 	MaxRecipients int       `hcl:"max_recipients,optional" default:"1000" min:"1" max:"100000"`
 	// ReadTimeout ends a connection whose switch says nothing for so long (RFC 5321 §4.5.3.2).
 	ReadTimeout time.Duration `hcl:"read_timeout,optional" default:"5m" min:"1s" max:"1h"`

@@ -399,6 +399,15 @@ func TestDirectoryDownAtStart(t *testing.T) {
 	if !strings.Contains(got.String(), "a NO [UNAVAILABLE]") {
 		t.Errorf("LOGIN without a directory: %q", got.String())
 	}
+	// The directory comes: nothing has to be restarted.
+	s.startVault(t, map[string]string{"box1": s.hint})
+	d.until(func() error {
+		if code, body, err := s.get("/readyz"); err != nil || code != http.StatusOK {
+			return fmt.Errorf("/readyz: %d %s %w", code, body, err)
+		}
+		return nil
+	})
+	dialIMAP(t, s.imaps)
 	must(t, d.cmd.Process.Signal(syscall.SIGTERM))
 	if code := d.ended(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, d.output())
