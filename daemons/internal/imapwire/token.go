@@ -257,7 +257,7 @@ func (d *Decoder) announcement() (n int64, sync, binary bool, err error) {
 	if binary {
 		want = '~'
 	}
-	if !ok || rest[0] != want || 1 != countByte(rest, '{') {
+	if !ok || rest[0] != want || countByte(rest, '{') != 1 {
 		return 0, false, false, syntaxf("malformed literal: %s", d.Rest())
 	}
 	return n, sync, binary, nil
