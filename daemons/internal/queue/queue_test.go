@@ -249,12 +249,16 @@ func TestGroupCommit(t *testing.T) {
 	f := vfs.NewFault(r.fs)
 	q := r.runOn("sw1", f)
 	release := make(chan struct{})
+	syncing := make(chan struct{})
 	var once sync.Once
 	f.Reset()
 	f.Hook(func(c vfs.Call) vfs.Action {
 		a := vfs.Action{}
 		if c.Op == vfs.OpSync {
-			once.Do(func() { a.Wait = release })
+			once.Do(func() {
+				a.Wait = release
+				close(syncing)
+			})
 		}
 		return a
 	})
@@ -266,6 +270,9 @@ func TestGroupCommit(t *testing.T) {
 			defer wg.Done()
 			r.enqueue(q, fmt.Sprint("message ", i), envelope("a@x.test"))
 		}()
+		if i == 0 {
+			<-syncing
+		}
 	}
 	for len(q.writes) < n-1 { // one is being synced, the others wait
 		runtime.Gosched()
