@@ -59,7 +59,7 @@ func CheckPassword(password string) error {
 		if hashPattern.MatchString(password) {
 			return nil
 		}
-		return fmt.Errorf("%w: a password cannot begin with \"{\" unless it is a hash such as {ARGON2}$argon2id$...", ErrInvalidName)
+		return fmt.Errorf("%w: a password cannot begin with \"{\" unless it is a hash with its scheme, {ARGON2} for example", ErrInvalidName)
 	case len(password) > maxPasswordLength:
 		return fmt.Errorf("%w: the password is longer than %d bytes", ErrInvalidName, maxPasswordLength)
 	}
