@@ -46,7 +46,9 @@ func (s *service) mbsync(t *testing.T, u user, box string) string {
 	t.Helper()
 	folder := t.TempDir()
 	rc := filepath.Join(folder, "rc")
-	config := fmt.Sprintf(`IMAPStore there
+	config := fmt.Sprintf(`FSync no
+
+IMAPStore there
 Host localhost
 Port %s
 User %s

@@ -15,7 +15,7 @@ import (
 )
 
 // historyCommits is how many messages the history has.
-const historyCommits = 4000
+const historyCommits = 3000
 
 // history makes a git repository with thousands of varied commits and returns its patches as an mbox.
 func history(t *testing.T) []byte {
@@ -56,13 +56,13 @@ func fastImport() string {
 		if i > 0 {
 			fmt.Fprintf(&b, "from :%d\n", i)
 		}
-		var content string
+		content := fmt.Sprintln("change", i)
 		if i%10 == 0 {
 			raw := make([]byte, r.IntN(3000)+1)
 			for j := range raw {
 				raw[j] = byte(r.Uint32())
 			}
-			content = string(raw)
+			content = fmt.Sprint(i, "\n", string(raw))
 		} else {
 			for range r.IntN(40) {
 				content += lines[r.IntN(len(lines))]
@@ -89,9 +89,9 @@ func patches(mbox []byte) [][]byte {
 	for i, at := range starts {
 		end := len(mbox)
 		if i+1 < len(starts) {
-			end = starts[i+1][0]
+			end = starts[i+1][0] - len("\n") // git separates patches by a blank line
 		}
-		all = append(all, bytes.TrimSuffix(mbox[at[1]:end], []byte("\n"))) // the blank line before the next
+		all = append(all, mbox[at[1]:end])
 	}
 	return all
 }
@@ -108,9 +108,10 @@ func onWire(text []byte) []byte {
 	return b.Bytes()
 }
 
-// onDisk is what mbsync makes of a message in a Maildir: CRLF becomes LF.
+// onDisk is what mbsync makes of a message in a Maildir: it leaves out every CR, also the bare ones that some of
+// the patches have. That those are kept is shown by IMAP.
 func onDisk(text []byte) string {
-	return strings.ReplaceAll(string(text), "\r\n", "\n")
+	return strings.ReplaceAll(string(text), "\r", "")
 }
 
 func TestRealMailComesBackByteForByte(t *testing.T) {
@@ -170,6 +171,9 @@ func TestRealMailComesBackByteForByte(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, content, _ := bytes.Cut(text, []byte("\n")) // the from-line
+			if bytes.HasSuffix(content, []byte("\n\n")) {
+				content = content[:len(content)-1] // the blank line that ends each message of an mbox
+			}
 			wantSamples = append(wantSamples, onDisk(onWire(content)))
 		}
 		compareSets(t, maildir(t, filepath.Join(folder, "Samples")), wantSamples)
@@ -205,9 +209,17 @@ func spamassassinSamples(t *testing.T) []string {
 	return all
 }
 
-// compareSets compares messages whose order is not kept.
+// ownField is what mbsync adds to the header of a message that it stores.
+var ownField = regexp.MustCompile(`(?m)^X-TUID: .{12}\n`)
+
+// compareSets compares messages that mbsync stored, whose order is not kept.
 func compareSets(t *testing.T, got, want []string) {
 	t.Helper()
+	for i, m := range got {
+		if at := ownField.FindStringIndex(m); at != nil {
+			got[i] = m[:at[0]] + m[at[1]:]
+		}
+	}
 	if len(got) != len(want) {
 		t.Fatalf("%d messages, want %d", len(got), len(want))
 	}

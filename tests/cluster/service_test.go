@@ -268,7 +268,7 @@ func (s *service) showLogs(t *testing.T) {
 			continue
 		}
 		lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-		t.Logf("the end of %s:\n%s", filepath.Base(path), strings.Join(lines[max(0, len(lines)-25):], "\n"))
+		t.Logf("the end of %s:\n%s", filepath.Base(path), strings.Join(lines[max(0, len(lines)-12):], "\n"))
 	}
 }
 

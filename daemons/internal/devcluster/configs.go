@@ -39,6 +39,9 @@ func (c *cluster) writeConfigs(volumeID string) error {
 	return nil
 }
 
+// maxConnections of each listener, so that all of them fit into the usual limits of open files.
+const maxConnections = 2000
+
 const writtenBy = "# Written by shoalctl up at each start: changes are lost.\n"
 
 // identityBlock names a certificate of the internal CA.
@@ -103,7 +106,7 @@ func (l Layout) listenerBlocks(s server) string {
 		if f.role != s.role {
 			continue
 		}
-		fmt.Fprintf(&b, "\nlistener %s {\n  address = %s\n", quote(f.name), quote(l.own(s, f.port)))
+		fmt.Fprintf(&b, "\nlistener %s {\n  address = %s\n  max_connections = %d\n", quote(f.name), quote(l.own(s, f.port)), maxConnections)
 		if f.track != "" { // the variant over TLS
 			b.WriteString("  tls = true\n")
 		}

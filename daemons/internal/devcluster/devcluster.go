@@ -189,11 +189,11 @@ func (c *cluster) startServer(s server) error {
 }
 
 func (c *cluster) startHAProxy() error {
-	// -db: one process in the foreground, no master that would hold the signals back.
+	// -db: one process in the foreground, no master that would hold the signals back. -q: say things once, by the log.
 	return c.start(&process{
 		name:   balancerName,
 		path:   c.haproxy,
-		args:   []string{"-db", "-f", c.haproxyConf()},
+		args:   []string{"-db", "-q", "-f", c.haproxyConf()},
 		stopBy: syscall.SIGTERM,
 	})
 }

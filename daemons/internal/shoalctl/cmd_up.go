@@ -62,7 +62,7 @@ or base + 2000: IMAP of box1 on 21143, of box2 on 22143.`,
 			}
 			return devcluster.Run(cmd.Context(), devcluster.Options{
 				Layout: layout, Bin: bin, Version: t.version, Out: t.out, Quiet: quiet, JSON: t.json,
-				Hurry: secondSignal(cmd.Context()),
+				Hurry: secondSignal(),
 			})
 		},
 	}
@@ -85,16 +85,13 @@ func portBase() (int, error) {
 	return base, nil
 }
 
-// secondSignal is closed by a signal that comes after ctx has ended by the first.
-func secondSignal(ctx context.Context) <-chan struct{} {
+// secondSignal is closed by the second signal to stop; the first one ends the command's context.
+func secondSignal() <-chan struct{} {
 	hurry := make(chan struct{})
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-ctx.Done()
-		for len(signals) > 0 {
-			<-signals // the first one
-		}
+		<-signals
 		<-signals
 		close(hurry)
 	}()
