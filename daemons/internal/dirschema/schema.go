@@ -77,8 +77,6 @@ const (
 	Auxiliary
 )
 
-var kindNames = [...]string{"STRUCTURAL", "ABSTRACT", "AUXILIARY"}
-
 // ObjectClass is a definition of RFC 4512 §4.1.1. Must and May hold what superclasses add, too.
 type ObjectClass struct {
 	OID        string

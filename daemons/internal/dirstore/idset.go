@@ -11,9 +11,8 @@ type chunk struct {
 	bits [4]uint64
 }
 
-func (c *chunk) set(lo byte)      { c.bits[lo>>6] |= 1 << (lo & 63) }
-func (c *chunk) clear(lo byte)    { c.bits[lo>>6] &^= 1 << (lo & 63) }
-func (c *chunk) has(lo byte) bool { return c.bits[lo>>6]&(1<<(lo&63)) != 0 }
+func (c *chunk) set(lo byte)   { c.bits[lo>>6] |= 1 << (lo & 63) }
+func (c *chunk) clear(lo byte) { c.bits[lo>>6] &^= 1 << (lo & 63) }
 
 func (c *chunk) count() int {
 	return bits.OnesCount64(c.bits[0]) + bits.OnesCount64(c.bits[1]) + bits.OnesCount64(c.bits[2]) + bits.OnesCount64(c.bits[3])

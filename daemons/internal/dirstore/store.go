@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/dirschema"
@@ -146,7 +147,7 @@ func Open(opt Options) (*Store, error) {
 	s.db, err = bbolt.Open(file, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType,
 		NoFreelistSync: true, InitialMmapSize: 1 << 30, NoSync: opt.Unsynced, NoGrowSync: opt.Unsynced, NoStatistics: true})
 	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("directory database %s is in use by another process: stop that one first, or give this one another database path", file)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("directory database %s may not be opened by user id %d: change its owner: %w", file, os.Geteuid(), err)

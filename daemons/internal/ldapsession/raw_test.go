@@ -21,7 +21,6 @@ type raw struct {
 	t    testing.TB
 	conn net.Conn
 	buf  []byte
-	last int32
 }
 
 func newRaw(t testing.TB, address string) *raw {
