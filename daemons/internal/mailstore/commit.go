@@ -44,6 +44,10 @@ const spillBatch = 1 << 20
 
 // submit commits q and waits for the outcome. An error with q.unknown false means that nothing happened.
 func (j *journal) submit(ctx context.Context, q *request) error {
+	// A record that does not parse would close the log to everybody: better to refuse one too many.
+	if err := j.kind.check(q.op(nil, &opContext{origin: j.store.origin})); err != nil {
+		return fmt.Errorf("%s: not written: %w", j.dir, err)
+	}
 	q.done = make(chan struct{})
 	j.waiting.Lock()
 	j.queue = append(j.queue, q)

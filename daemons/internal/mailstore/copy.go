@@ -2,6 +2,7 @@ package mailstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -48,7 +49,7 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 	}
 	r := CopyResult{UIDValidity: to.uidValidity, State: st, ModSeq: st.ModSeq()}
 	var msgs []Message
-	for _, msg := range st.UIDs(uids) {
+	for _, msg := range st.UIDs(uids.normal()) {
 		msgs = append(msgs, msg)
 		r.Source = append(r.Source, msg.UID)
 	}
@@ -101,7 +102,11 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 		q.mail.uids = now.uidsOf(entries)
 	}
 	if q.mail.exhausted {
-		return CopyResult{}, dst.wrap(ErrUIDsExhausted)
+		dst.drop(entries)
+		if again, err := dst.renumber(ctx, now, entries); err != nil || !again {
+			return CopyResult{}, dst.wrap(errors.Join(ErrUIDsExhausted, err))
+		}
+		return m.copyTo(ctx, uids, dst, move)
 	}
 	r.UIDValidity, r.Dest = now.uidValidity, q.mail.uids
 	for i := range entries {

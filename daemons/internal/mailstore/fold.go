@@ -147,6 +147,16 @@ func (f *mailFold) applyOp(op *mailOp, n uint64) {
 
 func (f *mailFold) deliver(op *mailOp, modSeq uint64) {
 	s := f.s
+	next := uint64(s.uidNext)
+	for i := range op.entries {
+		next = max(next, uint64(op.entries[i].uid)) + 1
+	}
+	if next > MaxUID {
+		if f.effect != nil {
+			f.effect.exhausted = true
+		}
+		return
+	}
 	for i := range op.entries {
 		e := &op.entries[i]
 		if e.source != "" {
@@ -158,13 +168,6 @@ func (f *mailFold) deliver(op *mailOp, modSeq uint64) {
 		uid := s.uidNext
 		if e.uid > uid {
 			uid = e.uid
-		}
-		if uid == MaxUID || e.id.size > 1<<32-1 {
-			if f.effect != nil {
-				f.effect.exhausted = true
-			}
-			f.report(0)
-			continue
 		}
 		rec, ext := f.record(e, uid, op.date, modSeq)
 		f.push(rec, ext)

@@ -102,7 +102,7 @@ func parseMsgID(s, origin string) (msgID, bool) {
 	} else if s != origin && !validOrigin(s) {
 		return m, false
 	}
-	if !ok1 || !ok2 || !ok3 || crc > 1<<32-1 || size > 1<<40 || s == "" {
+	if !ok1 || !ok2 || !ok3 || crc > 1<<32-1 || size > 1<<32-1 || s == "" {
 		return m, false
 	}
 	return msgID{nonce{s, ctr}, size, uint32(crc)}, true

@@ -70,6 +70,7 @@ type logKind struct {
 	lines string
 	fresh func() logFold
 	load  func(*snapshot) (logFold, error)
+	check func(op []byte) error // would it parse?
 }
 
 // logFold is the fold of one kind of log.
@@ -84,12 +85,14 @@ var mailboxKind = &logKind{
 	name: kindMailbox, lines: mailLines,
 	fresh: func() logFold { return newMailFold() },
 	load:  func(s *snapshot) (logFold, error) { return loadMailSnapshot(s) },
+	check: func(op []byte) error { _, _, err := parseMailOp(string(op), "-.0"); return err },
 }
 
 var accountKind = &logKind{
 	name: kindAccount, lines: acctLines,
 	fresh: func() logFold { return newAcctFold() },
 	load:  func(s *snapshot) (logFold, error) { return loadAcctSnapshot(s) },
+	check: func(op []byte) error { _, _, err := parseAcctOp(string(op)); return err },
 }
 
 func (f *mailFold) applyRecord(r *tailRecord, reqs []*request) error {

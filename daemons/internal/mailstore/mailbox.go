@@ -128,6 +128,9 @@ func (m *Mailbox) Append(ctx context.Context, msgs []AppendMessage) (AppendResul
 	entries := make([]entry, len(msgs))
 	for i := range msgs {
 		a := &msgs[i]
+		if a.UID == MaxUID {
+			return AppendResult{}, m.wrap(ErrUIDsExhausted)
+		}
 		entries[i] = entry{
 			id: a.Message.newID(m.j.store), flags: a.Flags, keywords: normalKeywords(a.Keywords),
 			uid: a.UID, email: a.EmailID, thread: a.ThreadID, dir: dir,
@@ -170,13 +173,32 @@ func (m *Mailbox) Append(ctx context.Context, msgs []AppendMessage) (AppendResul
 		q.mail.uids = s.uidsOf(entries)
 	}
 	if q.mail.exhausted {
-		return AppendResult{}, m.wrap(ErrUIDsExhausted)
+		m.drop(entries)
+		if again, err := m.renumber(ctx, s, entries); err != nil || !again {
+			return AppendResult{}, m.wrap(errors.Join(ErrUIDsExhausted, err))
+		}
+		return m.Append(ctx, msgs)
 	}
 	r := AppendResult{UIDValidity: s.uidValidity, ModSeq: s.base + q.n, State: s, Messages: make([]Appended, len(entries))}
 	for i := range entries {
 		r.Messages[i] = Appended{UID: q.mail.uids[i], ID: entries[i].id.String()}
 	}
 	return r, nil
+}
+
+// renumber gives the messages new UIDs when the old ones have run out, and tells whether that helped.
+func (m *Mailbox) renumber(ctx context.Context, s *State, entries []entry) (bool, error) {
+	for i := range entries {
+		if entries[i].uid > uint32(s.count) {
+			return false, nil // a UID that the caller asked for is what is too high
+		}
+	}
+	if s.uidNext <= uint32(s.count)+uint32(len(entries)) {
+		return false, nil
+	}
+	op := mailOp{kind: opRenumber, validity: m.j.store.newValidity(s.uidValidity)}
+	q := &request{op: func(b []byte, x *opContext) []byte { return op.append(b, x.origin) }}
+	return true, m.j.submit(ctx, q)
 }
 
 // restoreFiles looks at message files that were written long before their commit.
@@ -287,7 +309,7 @@ type FlagResult struct {
 
 // ChangeFlags changes flags. UIDs without a message are passed over.
 func (m *Mailbox) ChangeFlags(ctx context.Context, c FlagChange) (FlagResult, error) {
-	op := mailOp{kind: opFlags, flags: c.Flags, keywords: normalKeywords(c.Keywords), uids: c.UIDs, guard: c.UnchangedSince, guarded: c.Conditional}
+	op := mailOp{kind: opFlags, flags: c.Flags, keywords: normalKeywords(c.Keywords), uids: c.UIDs.normal(), guard: c.UnchangedSince, guarded: c.Conditional}
 	switch c.Op {
 	case FlagsAdd:
 		op.sign = '+'
@@ -298,7 +320,7 @@ func (m *Mailbox) ChangeFlags(ctx context.Context, c FlagChange) (FlagResult, er
 	default:
 		return FlagResult{}, fmt.Errorf("flag change %d: unknown", c.Op)
 	}
-	if len(c.UIDs) == 0 {
+	if len(op.uids) == 0 {
 		s, err := m.State(ctx)
 		if err != nil {
 			return FlagResult{}, err
@@ -326,7 +348,7 @@ func (m *Mailbox) Expunge(ctx context.Context, uids UIDSet, onlyDeleted bool) (E
 	if len(uids) == 0 {
 		uids = UIDSet{{1, MaxUID}}
 	}
-	op := mailOp{kind: opRemove, uids: uids}
+	op := mailOp{kind: opRemove, uids: uids.normal()}
 	if onlyDeleted {
 		op.kind = opExpunge
 		// Nothing to do is common (CLOSE), and a look is cheaper than a record.

@@ -58,6 +58,24 @@ func (s *UIDSet) AddRange(start, stop uint32) {
 	*s = append(r[:i+1], r[j:]...)
 }
 
+// normal returns the set with its ranges in order; that is what it is already, if it was built with Add.
+func (s UIDSet) normal() UIDSet {
+	last := uint64(0)
+	for i, r := range s {
+		if r.Start > r.Stop || r.Start == 0 || i > 0 && uint64(r.Start) <= last+1 {
+			var out UIDSet
+			for _, r := range s {
+				if r.Stop > 0 || r.Start > 0 { // there is no UID 0
+					out.AddRange(max(r.Start, 1), max(r.Stop, 1))
+				}
+			}
+			return out
+		}
+		last = uint64(r.Stop)
+	}
+	return s
+}
+
 // Contains tells whether uid is in the set.
 func (s UIDSet) Contains(uid uint32) bool {
 	lo, hi := 0, len(s)
