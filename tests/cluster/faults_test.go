@@ -82,7 +82,7 @@ func TestWrongConfiguration(t *testing.T) {
 		words                  []string
 	}{
 		{"unknown attribute", "box1", "management {\n  address", "management {\n  adress", []string{"box1.hcl:", "adress", "address"}},
-		{"wrong type", "switch1", `timeout = "10s"`, `timeout = 10`, []string{"switch1.hcl:", "timeout", "10s"}},
+		{"wrong type", "switch1", `timeout = "10s"`, `timeout = 10`, []string{"switch1.hcl:", "timeout", `"30s"`}},
 		{"missing attribute", "box1", "  id   = ", "  # ", []string{"box1.hcl:", "id"}},
 		{"syntax", "vault1", "server {", "server ", []string{"vault1.hcl:"}},
 		{"unknown block", "switch1", "lmtp {", "lmpt {", []string{"switch1.hcl:", "lmpt", "lmtp"}},

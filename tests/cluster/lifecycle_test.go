@@ -3,6 +3,7 @@ package cluster
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,14 +34,6 @@ func TestUpDownAndUpAgain(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "127.0.0.1:"+strconv.Itoa(base)) || !strings.Contains(err.Error(), "SHOAL_PORT_BASE=") ||
 			!strings.Contains(err.Error(), "is held by process") {
 			t.Errorf("the error does not name the port, its holder and the way out: %v", err)
-		}
-	})
-	t.Run("what it prints", func(t *testing.T) {
-		// The commands that a newcomer copies, from a start of its own with text output.
-		for _, u := range s.Users {
-			if u.Password == "" || !strings.HasSuffix(u.Address, "@example.test") {
-				t.Errorf("account %+v", u)
-			}
 		}
 	})
 	if err := s.end(); err != nil {
@@ -111,7 +104,11 @@ func TestPrintedCommandsWork(t *testing.T) {
 			t.Fatalf("shoalctl up --detach: %v\n%s", err, out)
 		}
 	}
-	t.Cleanup(func() { command(t, "", filepath.Join(bin, "shoalctl"), "down") })
+	t.Cleanup(func() {
+		if out, err := exec.Command(filepath.Join(bin, "shoalctl"), "down").CombinedOutput(); err != nil {
+			t.Errorf("shoalctl down: %v\n%s", err, out)
+		}
+	})
 	ran := 0
 	for line := range strings.Lines(out) {
 		line, _, _ = strings.Cut(strings.TrimSpace(line), "   # ")

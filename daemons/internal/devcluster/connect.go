@@ -54,6 +54,11 @@ func (c *cluster) connectInfo() error {
 	if err := pki.WriteFile(rc, []byte(c.mbsyncrc(info.Users)), 0o600); err != nil {
 		return err
 	}
+	for _, u := range info.Users {
+		if err := os.MkdirAll(c.maildir(u), 0o700); err != nil {
+			return err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.JSON {
@@ -97,7 +102,7 @@ func (c *cluster) welcome(info Info, rc string) string {
 	p("  LDAP        %s (STARTTLS), %s (TLS)", port(info.Services["ldap"]), port(info.Services["ldaps"]))
 	p("Accounts and passwords (also in %s); certificates are of the CA in %s:", shown(c.usersFile()), ca)
 	for _, u := range info.Users {
-		p("  %s   %s", u.Address, u.Password)
+		p("  %-20s  %s", u.Address, u.Password)
 	}
 	p("")
 	p("Send a mail:")
@@ -110,9 +115,19 @@ func (c *cluster) welcome(info Info, rc string) string {
 	p("  curl --cacert %s --user '%s:%s' 'imaps://localhost:%s/INBOX;MAILINDEX=*'", ca, first.Address, first.Password, port(info.Services["imaps"]))
 	p("  mbsync -c %s -a        # copies the mail of each account to %s", shown(rc), shown(c.path("maildir")))
 	p("Look and change:  %s status   %s account add carol@%s   %s help", ctl, ctl, demoDomain, ctl)
-	p("Stop:  Ctrl-C here, or make down. Mail and accounts stay.")
+	if c.Quiet {
+		p("Stop:  %s down. Mail and accounts stay.", ctl)
+	} else {
+		p("Stop:  Ctrl-C here, or make down. Mail and accounts stay.")
+	}
 	p("")
 	return b.String()
+}
+
+// maildir is where the printed mbsync command copies an account's mail.
+func (l Layout) maildir(u User) string {
+	name, _, _ := strings.Cut(u.Address, "@")
+	return l.path("maildir", name)
 }
 
 // mbsyncrc lets mbsync copy each demo account.
@@ -140,7 +155,7 @@ Patterns *
 Create Near
 SyncState *
 
-`, name, port(l.front(portIMAPS)), u.Address, u.Password, strconv.Quote(l.CAFile()), l.path("maildir", name))
+`, name, port(l.front(portIMAPS)), u.Address, u.Password, strconv.Quote(l.CAFile()), l.maildir(u))
 	}
 	return b.String()
 }

@@ -190,6 +190,9 @@ func (t *tool) printStatus(v *statusView) {
 	t.say("")
 	rows = nil
 	for _, b := range v.Backends {
+		if b.Status == "no check" { // the ways to one server alone say nothing about it
+			continue
+		}
 		rows = append(rows, []string{b.Backend, b.Name, b.Address, b.Status, b.Check, fmt.Sprint(b.Sessions)})
 	}
 	t.table([]string{"BALANCER", "SERVER", "ADDRESS", "STATE", "CHECK", "SESSIONS"}, rows)
