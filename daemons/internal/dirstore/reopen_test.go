@@ -204,3 +204,44 @@ func TestChangeLog(t *testing.T) {
 		t.Errorf("contextCSN went back: %s after %s", s.ContextCSN(), last)
 	}
 }
+
+// When the disk refuses, writes are answered so, reads go on, and what was acknowledged stays.
+func TestFailedCommit(t *testing.T) {
+	dir := t.TempDir()
+	var file *os.File
+	s := open(t, func(o *Options) {
+		o.Path = dir
+		o.openFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			f, err = os.OpenFile(name, flag, mode)
+			file = f
+			return f, err
+		}
+	})
+	s.mustFill(t)
+	context, entries := s.ContextCSN(), s.Entries()
+	if err := file.Close(); err != nil { // every write from now on fails
+		t.Fatal(err)
+	}
+	var writes []*Write
+	for i := range 5 {
+		w := &Write{Op: &Add{DN: fmt.Appendf(nil, "ou=f%d,o=shoal", i), Attributes: attrs("objectClass", "organizationalUnit")}}
+		s.Submit(w)
+		writes = append(writes, w)
+	}
+	for _, w := range writes {
+		if err := w.Wait(); code(err) != ldapwire.Unavailable || w.CSN() != "" {
+			t.Errorf("a write that did not reach the disk: %v, CSN %q", err, w.CSN())
+		}
+	}
+	if got := s.find(t, "o=shoal", ldapwire.WholeSubtree, "(uid=alice)"); len(got) != 2 {
+		t.Errorf("reads after the failure: %v", got)
+	}
+	if s.ContextCSN()[0] != context[0] || s.Entries() != entries {
+		t.Error("the failed writes count")
+	}
+	_ = s.Close() // its file is closed already
+	s = open(t, func(o *Options) { o.Path = dir })
+	if s.Entries() != entries || s.ContextCSN()[0] != context[0] {
+		t.Errorf("after the restart: %d entries, were %d", s.Entries(), entries)
+	}
+}

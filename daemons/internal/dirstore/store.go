@@ -67,6 +67,8 @@ type Options struct {
 	Maintain func(old, entry *Entry)
 	// Unsynced leaves out all flushing: for bulk loads and tests, not safe in a crash.
 	Unsynced bool
+
+	openFile func(string, int, os.FileMode) (*os.File, error) // tests: to fail what the database writes
 }
 
 // Store is an open database. Its methods may be called from any goroutine.
@@ -145,7 +147,7 @@ func Open(opt Options) (*Store, error) {
 	}
 	file := filepath.Join(opt.Path, fileName)
 	s.db, err = bbolt.Open(file, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType,
-		NoFreelistSync: true, InitialMmapSize: 1 << 30, NoSync: opt.Unsynced, NoGrowSync: opt.Unsynced, NoStatistics: true})
+		NoFreelistSync: true, InitialMmapSize: 1 << 30, NoSync: opt.Unsynced, NoGrowSync: opt.Unsynced, NoStatistics: true, OpenFile: opt.openFile})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("directory database %s is in use by another process: stop that one first, or give this one another database path", file)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -107,6 +108,9 @@ func (s *Store) commitGroup(group []*Write) {
 		if err != nil {
 			w.csn = ""
 			w.err = &ldapwire.Error{Code: ldapwire.Unavailable, Message: "the directory cannot write: see the server's log"}
+			if errors.Is(err, syscall.ENOSPC) {
+				w.err = &ldapwire.Error{Code: ldapwire.Unavailable, Message: "the disk of the directory is full: make room on the server"}
+			}
 		}
 		s.metrics.wrote(w)
 		w.finish(w.err)
