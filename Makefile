@@ -59,6 +59,11 @@ cluster: build ## Black-box tests of the built service only
 race: ## Unit tests under the race detector (long)
 	go test -race -timeout 30m ./daemons/...
 
+.PHONY: bench
+bench: build ## Measure beside Debian's Dovecot, Postfix and slapd (root; BENCH='-only lmtp' for a part)
+	@scripts/install-deps bench
+	go run ./tests/bench -bin bin $(BENCH)
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@scripts/fuzz '$(FUZZTIME)' '$(PACKAGES)'
