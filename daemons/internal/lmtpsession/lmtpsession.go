@@ -161,6 +161,6 @@ func (s *Server) Close() error {
 
 type backend struct{ s *Server }
 
-func (b backend) NewSession(c *smtpguard.Conn) (smtp.Session, error) {
-	return &session{s: b.s, c: c}, nil
+func (b backend) NewSession(*smtpguard.Conn) (smtp.Session, error) {
+	return &session{s: b.s}, nil
 }

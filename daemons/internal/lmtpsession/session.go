@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -23,13 +22,9 @@ const (
 	deliverTimeout = 4 * time.Minute
 )
 
-// session is one connection. With BDAT the library runs LMTPData in a goroutine of its own and may call Reset
-// meanwhile: a transaction is an object of its own, and only the pointer to it is shared.
+// session is one connection. Its methods are called one at a time.
 type session struct {
-	s *Server
-	c *smtpguard.Conn
-
-	mu sync.Mutex
+	s  *Server
 	tx *transaction
 }
 
@@ -61,21 +56,11 @@ func reply(code int, a, b, c int, text string) error {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{a, b, c}, Message: text}
 }
 
-func (s *session) Reset() {
-	s.mu.Lock()
-	s.tx = nil
-	s.mu.Unlock()
-}
+func (s *session) Reset() { s.tx = nil }
 
 func (s *session) Logout() error {
 	s.Reset()
 	return nil
-}
-
-func (s *session) current() *transaction {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.tx
 }
 
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
@@ -83,15 +68,12 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if err != nil {
 		return reply(501, 5, 1, 7, "The sender's address is malformed")
 	}
-	tx := &transaction{from: a, trace: opts.EnvelopeID, begun: time.Now(), index: make(map[string]int)}
-	s.mu.Lock()
-	s.tx = tx
-	s.mu.Unlock()
+	s.tx = &transaction{from: a, trace: opts.EnvelopeID, begun: time.Now(), index: make(map[string]int)}
 	return nil
 }
 
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
-	tx := s.current()
+	tx := s.tx
 	a, err := smtpguard.Address(to)
 	if err != nil {
 		return reply(501, 5, 1, 3, "The recipient's address is malformed")
@@ -140,20 +122,14 @@ func (s *session) Data(r io.Reader) error {
 
 // LMTPData stores the message and sets one status for each accepted RCPT.
 func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
-	tx := s.current()
+	tx := s.tx
 	if tx == nil {
 		return reply(503, 5, 5, 1, "No transaction")
 	}
 	ctx, cancel := context.WithTimeout(s.s.ctx, deliverTimeout)
 	defer cancel()
-	r = &watched{r: r}
 	size, err := s.store(ctx, tx, r)
 	if err != nil {
-		// The rest is read before the reply goes out: with BDAT the library would otherwise send one reply
-		// for all recipients.
-		if _, drained := io.Copy(io.Discard, r); drained != nil {
-			err = drained
-		}
 		s.s.o.Log.LogAttrs(ctx, slog.LevelWarn, "message not stored", slog.String("event", "not_stored"), slog.String("trace", tx.trace),
 			slog.String("from", tx.from.String()), slog.Int("rcpts", len(tx.rcpts)), slog.Any("error", err))
 		s.s.m.recipients.WithLabelValues(class(err)).Add(float64(len(tx.rcpts)))
@@ -182,21 +158,6 @@ func (s *session) outcome(ctx context.Context, tx *transaction, rcpt recipient, 
 	s.s.o.Log.LogAttrs(ctx, slog.LevelInfo, "message delivered", append(attrs, slog.String("mailbox", t.result.MailboxID),
 		slog.Uint64("uid", uint64(t.result.UID)), slog.String("id", t.result.ID))...)
 	return reply(250, 2, 0, 0, "Delivered, "+t.result.ID)
-}
-
-// watched gives the error that a reader ended with again and again.
-type watched struct {
-	r   io.Reader
-	err error
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
-	}
-	n, err := w.r.Read(p)
-	w.err = err
-	return n, err
 }
 
 var (

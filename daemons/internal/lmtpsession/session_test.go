@@ -371,7 +371,11 @@ end
 			r.play(hello + rcpts + send + answers(tt.code, tt.code, "250 2.0.0"))
 			// the only volume cannot stage, over one more transaction on the same connection
 			one := "C1!: MAIL FROM:<a@b.test>\\r\\nRCPT TO:<bob@d.test>\\r\\nRCPT TO:<alice@d.test>\\r\\n\nS1: 250 {{.*}}\nS1: 250 {{.*}}\nS1: 250 {{.*}}\n"
-			r.play(hello + one + send + "S1: " + tt.code + " <bob@d.test> {{.*}}\nS1: " + tt.code + " <alice@d.test> {{.*}}\nC1: NOOP\nS1: 250 {{.*}}\n")
+			if send == bdat { // refused at the first chunk already, once
+				r.play(hello + one + strings.Replace(bdat, "S1: 250 {{.*}}\n", "", 1) + "S1: " + tt.code + " <bob@d.test> {{.*}}\nS1: 503 {{.*}}\nC1: NOOP\nS1: 250 {{.*}}\n")
+			} else {
+				r.play(hello + one + send + "S1: " + tt.code + " <bob@d.test> {{.*}}\nS1: " + tt.code + " <alice@d.test> {{.*}}\nC1: NOOP\nS1: 250 {{.*}}\n")
+			}
 			r.store.set(func() { r.store.account = func(string) error { return tt.err } })
 			r.play(hello + "C1: MAIL FROM:<a@b.test>\nS1: 250 {{.*}}\nC1: RCPT TO:<bob@d.test>\nS1: {{[45]..}} {{.*}}\n")
 			r.store.set(func() {})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
-	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -72,11 +71,15 @@ func (c *Conn) next() error {
 		return net.ErrClosed
 	}
 	c.delay()
-	line, err := c.readLine(MaxCommandLine)
-	if err != nil {
-		return c.lineError(err)
+	line := c.pending
+	if c.pending = ""; line == "" {
+		raw, err := c.readLine(MaxCommandLine)
+		if err != nil {
+			return c.lineError(err)
+		}
+		line = strings.TrimRight(string(raw), " \t")
 	}
-	c.dispatch(strings.TrimRight(string(line), " \t"))
+	c.dispatch(line)
 	return nil
 }
 
@@ -85,7 +88,6 @@ func (c *Conn) settle() {
 	if c.mode == modeAuth {
 		return
 	}
-	c.mode = modeCommand
 	ok := c.last/100 == 2
 	switch c.command {
 	case verbMAIL:
@@ -96,17 +98,12 @@ func (c *Conn) settle() {
 		if ok {
 			c.tx.rcpts++
 		}
-	case verbBDAT:
-		if ok && !c.tx.chunkEnd {
-			break
-		}
-		c.endMessage(ok)
-	case verbDATA:
-		c.endMessage(ok)
+	case verbDATA, verbBDAT:
+		c.endMessage(ok && c.quota == allReplies)
 	case verbRSET, verbHELO, verbEHLO, verbLHLO:
 		c.tx = transaction{}
 	}
-	c.command = ""
+	c.mode, c.command, c.quota = modeCommand, "", allReplies
 }
 
 func (c *Conn) endMessage(ok bool) {
@@ -435,28 +432,18 @@ func (c *Conn) data(arg string) {
 	}
 }
 
-// bdat: RFC 3030 §2. A command that is malformed leaves it open how many octets follow, so the
-// connection ends.
+// bdat: RFC 3030 §2. go-smtp is told DATA; see chunks.
 func (c *Conn) bdat(arg string) {
-	fields := strings.Fields(arg)
-	size, err := int64(0), errors.New("no size")
-	if len(fields) > 0 && strings.Trim(fields[0], "0123456789") == "" {
-		size, err = strconv.ParseInt(fields[0], 10, 64)
+	switch {
+	case !c.parseChunk(arg):
+		c.command = ""
+	case c.tx.rcpts == 0:
+		if c.discardChunk() == nil { // the chunk follows the command whatever the answer is
+			c.deny(badSequence + "There is no recipient that was accepted")
+		}
+	default:
+		c.send("DATA")
 	}
-	last := len(fields) == 2 && strings.EqualFold(fields[1], "LAST")
-	if err != nil || len(fields) > 2 || len(fields) == 2 && !last {
-		c.violation("bdat")
-		c.deny(badSyntax + "Write BDAT size [LAST]; closing the connection")
-		c.closing = true
-		return
-	}
-	if size > min(c.g.o.MaxMessageBytes+discardable, math.MaxUint32) {
-		c.deny("552 5.3.4 The message is too large; closing the connection")
-		c.closing = true
-		return
-	}
-	c.mode, c.tx.chunk, c.tx.chunkEnd = modeChunk, size, last
-	c.send("BDAT", strconv.FormatInt(size, 10), strings.Join(fields[1:], ""))
 }
 
 // auth: RFC 4954 §4. Outside TLS and where it is not offered, go-smtp is not asked.

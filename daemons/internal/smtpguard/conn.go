@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	allReplies = -1
+
 	lineBuffer = MaxCommandLine // input while commands are read
 	bodyBuffer = 32 << 10       // input while a message of DATA is read
 	holdBack   = 4 << 10        // replies kept back at most
@@ -33,7 +35,7 @@ const (
 	modeCommand mode = iota // a command line
 	modeAuth                // a SASL response
 	modeData                // the message of DATA: read by body, never by go-smtp
-	modeChunk               // the octets of a BDAT chunk
+	modeChunks              // the chunks of BDAT: read by chunks, never by go-smtp
 )
 
 // Conn is one guarded connection: the net.Conn that go-smtp serves. Its exported methods may be called by
@@ -64,9 +66,11 @@ type Conn struct {
 	needHello bool // after STARTTLS: nothing that was said before counts
 
 	tx      transaction
-	command verb // the command whose reply is due
-	last    int  // code of the last reply
-	swallow bool // the next reply is to the guard's own command
+	command verb   // the command whose reply is due
+	last    int    // code of the last reply
+	swallow bool   // the next reply is to the guard's own command
+	quota   int    // replies of go-smtp that the client waits for
+	pending string // a command that was read between two chunks
 
 	errors int
 	junk   int
@@ -81,13 +85,13 @@ type transaction struct {
 	rcpts    int // accepted
 	offered  int // RCPT commands
 	end      time.Time
-	chunk    int64 // octets of the BDAT chunk still to come
+	chunk    int64 // octets of the BDAT chunk at hand that are still to come
 	chunkEnd bool  // that chunk is the last
 }
 
 func newConn(g *Guard, raw net.Conn) *Conn {
 	buf := linePool.Get().(*[lineBuffer]byte)
-	return &Conn{g: g, raw: raw, stream: raw, in: buf[:], release: func() { linePool.Put(buf) }}
+	return &Conn{g: g, raw: raw, stream: raw, in: buf[:], quota: allReplies, release: func() { linePool.Put(buf) }}
 }
 
 // RemoteAddr is the client's address (behind a balancer, the one of the PROXY header).
@@ -184,16 +188,14 @@ func (c *Conn) handshake() bool {
 	return true
 }
 
-// Read gives go-smtp what it may see: checked command lines, SASL responses and the octets of chunks.
+// Read gives go-smtp what it may see: checked command lines and SASL responses.
 func (c *Conn) Read(p []byte) (int, error) {
 	for len(c.feed) == 0 {
 		if c.dead {
 			return 0, net.ErrClosed
 		}
-		switch c.mode {
-		case modeChunk:
-			return c.readChunk(p)
-		case modeData: // only body may read a message: a session that broke off ends the connection
+		if c.mode == modeData || c.mode == modeChunks {
+			// Only the session reads a message. One that broke off ends the connection.
 			c.kill()
 			return 0, net.ErrClosed
 		}
@@ -203,34 +205,6 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n := copy(p, c.feed)
 	c.feed = c.feed[n:]
-	return n, nil
-}
-
-// readChunk passes the octets of a BDAT chunk on. A connection that ends in the chunk is an error and
-// not an end: go-smtp would take an EOF for the end of the chunk and the message for complete.
-func (c *Conn) readChunk(p []byte) (int, error) {
-	if c.tx.chunk == 0 {
-		c.mode = modeCommand
-		return c.Read(p)
-	}
-	if int64(len(p)) > c.tx.chunk {
-		p = p[:c.tx.chunk]
-	}
-	var n int
-	if c.r < c.w {
-		n = copy(p, c.in[c.r:c.w])
-		c.r += n
-	} else {
-		var err error
-		if n, err = c.receive(p); err != nil {
-			c.kill()
-			return 0, io.ErrUnexpectedEOF
-		}
-	}
-	c.tx.chunk -= int64(n)
-	if c.tx.chunk == 0 {
-		c.mode = modeCommand
-	}
 	return n, nil
 }
 
@@ -250,7 +224,7 @@ func (c *Conn) receive(p []byte) (int, error) {
 	if err := c.flush(); err != nil {
 		return 0, err
 	}
-	idle := !c.tx.open && c.mode != modeData
+	idle := !c.tx.open
 	for {
 		deadline := time.Now().Add(c.g.o.ReadTimeout)
 		if c.tx.open && c.tx.end.Before(deadline) {

@@ -28,7 +28,6 @@ import (
 type sink struct {
 	mu       sync.Mutex
 	messages []message
-	resets   int
 }
 
 type message struct {

@@ -73,6 +73,17 @@ func (c *Conn) replyLine(line []byte) {
 			}
 		}
 	}
+	if code == 354 && c.command == verbBDAT {
+		c.mode, c.last = modeChunks, code // go-smtp was told DATA; the client does not wait for this
+		return
+	}
+	if c.quota == 0 {
+		c.last = code
+		return
+	}
+	if final && c.quota > 0 {
+		c.quota--
+	}
 	for _, b := range line {
 		if b < 0x20 || b == 0x7f {
 			b = '?'

@@ -1,14 +1,15 @@
 package smtpguard
 
 import (
+	"errors"
 	"io"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
-// backend stands between go-smtp and the Backend, so that a session reads a message of DATA from the
-// guard and not from go-smtp.
+// backend stands between go-smtp and the Backend, so that a session reads a message from the guard and
+// not from go-smtp.
 type backend struct{ Backend }
 
 func (b backend) NewSession(sc *smtp.Conn) (smtp.Session, error) {
@@ -29,15 +30,32 @@ type session struct {
 	c *Conn
 }
 
-// Data gives the inner session the message. With BDAT the reader is go-smtp's pipe: the guard knows the
-// length of each chunk, and a chunk that is cut off is an error there.
-func (s *session) Data(r io.Reader) error {
-	if _, chunked := r.(*io.PipeReader); chunked {
-		return s.Session.Data(r)
+// messageBody is a message on its way in. After finish the connection reads commands again; it returns nil when the
+// message was whole.
+type messageBody interface {
+	io.Reader
+	finish() error
+}
+
+func (c *Conn) openMessage() messageBody {
+	if c.mode == modeChunks {
+		return c.openChunks()
 	}
-	b := s.c.openBody()
+	return c.openBody()
+}
+
+// Data gives the inner session the message. What go-smtp would give it is an empty one.
+func (s *session) Data(io.Reader) error {
+	b := s.c.openMessage()
 	err := s.Session.Data(b)
-	if broken := b.finish(); broken != nil {
+	return verdict(err, b.finish())
+}
+
+// verdict is the reply to a message: a fault of the message itself outweighs what the session says, and nothing
+// passes as a success that was not whole.
+func verdict(err, broken error) error {
+	var fault *smtp.SMTPError
+	if broken != nil && (err == nil || errors.As(broken, &fault)) {
 		return broken
 	}
 	return err
@@ -64,28 +82,19 @@ type lmtpSession struct {
 	inner smtp.LMTPSession
 }
 
-func (s *lmtpSession) LMTPData(r io.Reader, status smtp.StatusCollector) error {
-	if _, chunked := r.(*io.PipeReader); chunked {
-		return s.inner.LMTPData(r, status)
-	}
-	b := s.c.openBody()
+func (s *lmtpSession) LMTPData(_ io.Reader, status smtp.StatusCollector) error {
+	b := s.c.openMessage()
 	err := s.inner.LMTPData(b, &wholeFirst{b, status})
-	if broken := b.finish(); broken != nil {
-		return broken
-	}
-	return err
+	return verdict(err, b.finish())
 }
 
 // wholeFirst lets no reply out before the message was read to its end: go-smtp writes it from another
 // goroutine at once.
 type wholeFirst struct {
-	b      *body
+	b      messageBody
 	status smtp.StatusCollector
 }
 
 func (w *wholeFirst) SetStatus(rcpt string, err error) {
-	if broken := w.b.finish(); broken != nil {
-		err = broken
-	}
-	w.status.SetStatus(rcpt, err)
+	w.status.SetStatus(rcpt, verdict(err, w.b.finish()))
 }

@@ -7,8 +7,9 @@
 // What two servers read differently, an attacker turns into a second message (SMTP smuggling). go-smtp
 // answers a read time-out inside DATA with 554 and then executes the rest of the message as commands,
 // lets bare CR and LF pass, does not see the end of data in CR CR LF . CR LF, takes a truncated BDAT chunk
-// for a whole one, accepts control characters and nested MAIL, refuses <postmaster>, and has no limit on
-// connections. So it is fed one checked line at a time and never reads a message of DATA at all.
+// for a whole one, may answer for a message with the outcome of an abandoned one, accepts control characters and
+// nested MAIL, refuses <postmaster>, and has no limit on connections. So it is fed one checked line at a time and
+// never reads a message itself.
 //
 // # Framing
 //

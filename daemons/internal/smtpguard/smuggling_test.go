@@ -2,6 +2,7 @@ package smtpguard
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -278,6 +279,40 @@ func longLine(text []byte, limit int) bool {
 		}
 	}
 	return false
+}
+
+// FuzzChunks: any message in any chunks is one message with all its octets; cut off anywhere, it is none.
+func FuzzChunks(f *testing.F) {
+	f.Add([]byte("a\nb\rc\r\n.\r\nQUIT\r\n"), uint64(0x24924), uint16(0), false)
+	f.Add([]byte("BDAT 3 LAST\r\nabcMAIL FROM:<a@b.test>\r\n"), uint64(0x11), uint16(20), true)
+	f.Add([]byte{}, uint64(0), uint16(1), false)
+	plays := map[bool]func(...[]byte) (*script, []message){false: player(f, Options{}), true: player(f, Options{LMTP: true})}
+	f.Fuzz(func(t *testing.T, text []byte, how uint64, cut uint16, lmtp bool) {
+		if len(text) > 1<<14 {
+			return
+		}
+		hello := "EHLO me\r\n"
+		if lmtp {
+			hello = "LHLO me\r\n"
+		}
+		stream := []byte("MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n")
+		pieces := split(text, how)
+		for i, p := range pieces {
+			last := ""
+			if i == len(pieces)-1 {
+				last = " LAST"
+			}
+			stream = append(fmt.Appendf(stream, "BDAT %d%s\r\n", len(p), last), p...)
+		}
+		whole := int(cut) == 0 || int(cut) >= len(stream)
+		if !whole {
+			stream = stream[:len(stream)-int(cut)]
+		}
+		s, got := plays[lmtp](append([][]byte{[]byte(hello)}, split(stream, how)...)...)
+		if whole && (len(got) != 1 || got[0].text != string(text)) || !whole && len(got) != 0 {
+			t.Fatalf("%q in %d chunks, %d cut off: %q\n%s", text, len(pieces), cut, got, s.out.String())
+		}
+	})
 }
 
 // FuzzSession: any input at all. No panic, an end, every line of the output a reply, no more messages than

@@ -17,19 +17,12 @@ import (
 
 // Data passes the message on to the box and words its answers as one reply.
 func (s *session) Data(r io.Reader) error {
-	tx := s.take()
+	tx := s.tx
 	if tx == nil || tx.out == nil || len(tx.rcpts) == 0 {
 		return reply(503, 5, 5, 1, "No recipient was accepted")
 	}
-	defer tx.out.Close()
 	counted := &counter{r: r}
 	results, err := s.send(tx, counted)
-	if err != nil && counted.err == nil {
-		// With BDAT the rest has to be read here, so that what follows it is not taken for a chunk of it.
-		if _, drained := io.Copy(io.Discard, counted); drained != nil {
-			err = drained
-		}
-	}
 	if err == nil {
 		err = s.combine(tx, results)
 	}
@@ -188,19 +181,14 @@ func (s *session) complete(b *bytes.Buffer, tx *transaction, h *header) {
 	}
 }
 
-// counter counts what is read and remembers how it ended.
+// counter counts what is read.
 type counter struct {
-	r   io.Reader
-	n   int64
-	err error
+	r io.Reader
+	n int64
 }
 
 func (c *counter) Read(p []byte) (int, error) {
-	if c.err != nil {
-		return 0, c.err
-	}
 	n, err := c.r.Read(p)
 	c.n += int64(n)
-	c.err = err
 	return n, err
 }

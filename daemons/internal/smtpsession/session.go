@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -24,8 +23,7 @@ const lookupTimeout = 30 * time.Second
 // ownFields is more than what we put in front of a message.
 const ownFields = 2048
 
-// session is one connection. With BDAT the library runs Data in a goroutine of its own and may call Reset or
-// Logout meanwhile: a transaction is an object of its own, and whoever takes it out of tx owns it.
+// session is one connection. Its methods are called one at a time.
 type session struct {
 	s      *Server
 	c      *smtpguard.Conn
@@ -33,9 +31,7 @@ type session struct {
 	cancel context.CancelFunc
 
 	account *dirclient.Account // who has logged in
-
-	mu sync.Mutex
-	tx *transaction
+	tx      *transaction
 }
 
 type transaction struct {
@@ -60,19 +56,11 @@ func reply(code, a, b, c int, text string) error {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{a, b, c}, Message: text}
 }
 
-// take removes the transaction: the caller owns it.
-func (s *session) take() *transaction {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	tx := s.tx
-	s.tx = nil
-	return tx
-}
-
 func (s *session) Reset() {
-	if tx := s.take(); tx != nil && tx.out != nil {
-		tx.out.Close()
+	if s.tx != nil && s.tx.out != nil {
+		s.tx.out.Close()
 	}
+	s.tx = nil
 }
 
 func (s *session) Logout() error {
@@ -103,11 +91,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 			return err
 		}
 	}
-	tx := &transaction{trace: s.s.o.Traces.Next(), from: a, utf8: opts.UTF8, size: opts.Size, begun: time.Now(),
+	s.tx = &transaction{trace: s.s.o.Traces.Next(), from: a, utf8: opts.UTF8, size: opts.Size, begun: time.Now(),
 		offers: make(map[string]error)}
-	s.mu.Lock()
-	s.tx = tx
-	s.mu.Unlock()
 	return nil
 }
 
@@ -133,9 +118,7 @@ func (s *session) ownSender(a mailaddr.Address) error {
 }
 
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
-	s.mu.Lock()
 	tx := s.tx
-	s.mu.Unlock()
 	if tx == nil {
 		return reply(503, 5, 5, 1, "No transaction")
 	}

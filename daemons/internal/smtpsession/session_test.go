@@ -35,10 +35,36 @@ import (
 // chooses what happens: no, closed and later are refused at RCPT, full and gone after the message; drop cuts the connection
 // before the replies.
 type box struct {
-	addr string
-	mu   sync.Mutex
-	got  []stored
-	envs []string
+	addr  string
+	mu    sync.Mutex
+	got   []stored
+	envs  []string
+	conns []net.Conn
+}
+
+// boxListener remembers the connections, so that a test can cut them.
+type boxListener struct {
+	net.Listener
+	b *box
+}
+
+func (l boxListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.b.mu.Lock()
+		l.b.conns = append(l.b.conns, c)
+		l.b.mu.Unlock()
+	}
+	return c, err
+}
+
+func (b *box) cut() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		c.Close()
+	}
+	b.conns = nil
 }
 
 type stored struct{ from, rcpt, text string }
@@ -55,7 +81,7 @@ func newBox(t testing.TB) *box {
 	}
 	b.addr = l.Addr().String()
 	done := make(chan error, 1)
-	go func() { done <- g.Serve(l) }()
+	go func() { done <- g.Serve(boxListener{l, b}) }()
 	t.Cleanup(func() { g.Close(); <-done })
 	return b
 }
@@ -66,13 +92,12 @@ func (b *box) stored() []stored {
 	return append([]stored(nil), b.got...)
 }
 
-func (b *box) NewSession(c *smtpguard.Conn) (smtp.Session, error) {
-	return &boxSession{b: b, c: c}, nil
+func (b *box) NewSession(*smtpguard.Conn) (smtp.Session, error) {
+	return &boxSession{b: b}, nil
 }
 
 type boxSession struct {
 	b     *box
-	c     *smtpguard.Conn
 	mu    sync.Mutex
 	from  string
 	rcpts []string
@@ -128,7 +153,7 @@ func (s *boxSession) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 			status.SetStatus(rcpt, reply(550, 5, 2, 1, "Mailbox closed"))
 			continue
 		case "drop":
-			s.c.Close()
+			s.b.cut()
 		}
 		s.b.mu.Lock()
 		s.b.got = append(s.b.got, stored{from, rcpt, string(text)})
@@ -445,6 +470,34 @@ func TestCutOff(t *testing.T) {
 	}
 	if got := r.box.stored(); len(got) != 0 {
 		t.Errorf("delivered %q", got)
+	}
+}
+
+// A client that goes on to something else between two chunks: the message is given up, and the next one is answered
+// with its own outcome.
+func TestLeftBetweenChunks(t *testing.T) {
+	r := newRig(t)
+	for range 20 {
+		r.play(hello + `
+C1!: MAIL FROM:<a@b.test>\r\nRCPT TO:<bob@d.test>\r\nBDAT 14\r\nSubject: x\r\n\r\n
+S1: 250 {{.*}}
+S1: 250 {{.*}}
+S1: 250 {{.*}}
+C1: EHLO another.name.test
+S1~: 250 {{.*}}
+C1!: MAIL FROM:<>\r\nRCPT TO:<carol@d.test>\r\nBDAT 0 LAST\r\n
+S1: 250 {{.*}}
+S1: 250 {{.*}}
+S1: 250 {{.*}}
+`)
+	}
+	for _, m := range r.box.stored() {
+		if m.rcpt != "carol@d.test" || !strings.Contains(m.text, "from another.name.test ") {
+			t.Errorf("%+v", m)
+		}
+	}
+	if n := len(r.box.stored()); n != 20 {
+		t.Errorf("%d messages", n)
 	}
 }
 
