@@ -2,10 +2,8 @@ package shoalctl
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"shoal/daemons/internal/devcluster"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/kit"
-	"shoal/daemons/internal/pki"
 )
 
 // serverView is a server as shown.
@@ -37,9 +34,6 @@ type statusView struct {
 	Backends  []devcluster.BackendServer `json:"backends,omitempty"`
 }
 
-// askWithin bounds the question to one server.
-const askWithin = 5 * time.Second
-
 func (t *tool) cmdStatus() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
@@ -55,7 +49,7 @@ id, when its certificate expires; and what the balancer's checks find of it. The
 			if err != nil {
 				return err
 			}
-			v, err := c.status(cmd.Context())
+			v, err := t.status(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
@@ -71,23 +65,21 @@ id, when its certificate expires; and what the balancer's checks find of it. The
 }
 
 // status asks the directory for the servers, and all of them at the same time how they are.
-func (c *Config) status(ctx context.Context) (*statusView, error) {
-	creds, err := c.credentials()
+func (t *tool) status(ctx context.Context, c *Config) (*statusView, error) {
+	k, err := c.control()
 	if err != nil {
 		return nil, err
 	}
+	defer k.close()
 	v := &statusView{Healthy: true, Directory: "ok", Servers: []serverView{}}
-	servers, err := c.servers(ctx)
+	servers, err := t.servers(ctx, c)
 	if err != nil {
 		v.Healthy, v.Directory = false, err.Error()
 	}
-	transport := &http.Transport{TLSClientConfig: creds.ClientTLS(pki.RoleVault, pki.RoleSwitch, pki.RoleBox, pki.RoleWebmail, pki.RoleProvision)}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: askWithin}
 	v.Servers = make([]serverView, len(servers))
 	var wg sync.WaitGroup
 	for i, s := range servers {
-		wg.Go(func() { v.Servers[i] = ask(ctx, client, s) })
+		wg.Go(func() { v.Servers[i] = ask(ctx, k, s) })
 	}
 	wg.Wait()
 	for _, s := range v.Servers {
@@ -116,7 +108,7 @@ func (c *Config) servers(ctx context.Context) ([]dirclient.Server, error) {
 }
 
 // ask gets one server's own view by its control API.
-func ask(ctx context.Context, client *http.Client, s dirclient.Server) serverView {
+func ask(ctx context.Context, k *control, s dirclient.Server) serverView {
 	v := serverView{Name: s.Name, Role: s.Role, State: "unknown"}
 	control := s.Addresses[dirclient.ServiceControl]
 	if len(control) == 0 {
@@ -125,7 +117,8 @@ func ask(ctx context.Context, client *http.Client, s dirclient.Server) serverVie
 	}
 	v.Control = control[0]
 	v.State = "unreachable"
-	status, err := fetchStatus(ctx, client, v.Control)
+	status := &kit.Status{}
+	err := k.call(ctx, http.MethodGet, v.Control, "/v1/status", status)
 	switch {
 	case err != nil:
 		v.Problem = err.Error()
@@ -144,26 +137,6 @@ func ask(ctx context.Context, client *http.Client, s dirclient.Server) serverVie
 		v.State, v.Problem = "not ready", status.Reason
 	}
 	return v
-}
-
-func fetchStatus(ctx context.Context, client *http.Client, address string) (*kit.Status, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/v1/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answers %s", response.Status)
-	}
-	var status kit.Status
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&status); err != nil {
-		return nil, fmt.Errorf("its answer is not readable: %w", err)
-	}
-	return &status, nil
 }
 
 func (t *tool) printStatus(v *statusView) {

@@ -1,5 +1,5 @@
 // Package shoalctl is the operators' command line: it starts the service on one machine, shows how the
-// servers are, keeps domains and accounts, and imports mail.
+// servers are, keeps domains, accounts and the queue, and carries mail in and out.
 //
 // It reads one HCL file (config.go), which `shoalctl up` writes into its data folder, and finds it by
 // itself. Domains and accounts are written to the directory over LDAP; servers are asked through their
@@ -57,26 +57,35 @@ type tool struct {
 	json    bool
 	data    string // --data
 	config  string // --config
+
+	servers func(context.Context, *Config) ([]dirclient.Server, error) // lists the servers; from the directory
 }
 
 // Main runs a command line, without the name of the program, and returns the exit code.
 func Main(args []string, version string, in io.Reader, out, errOut io.Writer) int {
 	t := &tool{in: in, out: out, err: errOut, version: version}
+	return t.main(args)
+}
+
+func (t *tool) main(args []string) int {
+	if t.servers == nil {
+		t.servers = func(ctx context.Context, c *Config) ([]dirclient.Server, error) { return c.servers(ctx) }
+	}
 	root := t.root()
 	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errOut)
+	root.SetIn(t.in)
+	root.SetOut(t.out)
+	root.SetErr(t.err)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(errOut, "shoalctl: %v\n", err)
+	fmt.Fprintf(t.err, "shoalctl: %v\n", err)
 	var usage usageError
 	if errors.As(err, &usage) {
-		fmt.Fprintln(errOut, "shoalctl help shows the commands; each has its own --help with examples.")
+		fmt.Fprintln(t.err, "shoalctl help shows the commands; each has its own --help with examples.")
 	}
 	return exitCode(err)
 }
@@ -87,7 +96,8 @@ func exitCode(err error) int {
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, dirclient.ErrExists), errors.Is(err, dirclient.ErrNoSuchAccount),
-		errors.Is(err, dirclient.ErrNoSuchDomain), errors.Is(err, dirclient.ErrNoSuchEntry):
+		errors.Is(err, dirclient.ErrNoSuchDomain), errors.Is(err, dirclient.ErrNoSuchEntry),
+		errors.Is(err, errNoSuchEntry):
 		return exitName
 	case errors.Is(err, dirclient.ErrUnavailable), errors.Is(err, errUnreachable), errors.Is(err, devcluster.ErrNotRunning):
 		return exitUnreachable
@@ -122,7 +132,7 @@ With --json every command answers in JSON.
 	flags.StringVar(&t.config, "config", "", "configuration file of shoalctl (default: shoalctl.hcl in the data folder)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("shoalctl {{.Version}}\n")
-	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(),
+	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdQueue(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	return root
 }
