@@ -112,9 +112,14 @@ func parseAcctOp(s string) (op acctOp, skip bool, err error) {
 		ok = ok && good && t != ""
 		return t
 	}
+	// An id becomes a path, so it must be one.
+	id := func(s string) string {
+		ok = ok && validMailboxID(s)
+		return s
+	}
 	switch op.kind {
 	case opCreate:
-		op.id, op.name = text(args[0]), text(args[2])
+		op.id, op.name = id(args[0]), text(args[2])
 		v, good := parseDec(args[1])
 		ok = ok && good && v > 0 && v <= 1<<32-1
 		op.validity = uint32(v)
@@ -136,14 +141,20 @@ func parseAcctOp(s string) (op acctOp, skip bool, err error) {
 			}
 		}
 	case opRename:
-		op.id, op.name, op.newName = text(args[0]), text(args[1]), text(args[2])
+		if op.id = args[0]; op.id != "-" {
+			id(op.id)
+		}
+		op.name, op.newName = text(args[1]), text(args[2])
 	case opDelete:
-		op.id, op.name = text(args[0]), text(args[1])
+		op.id, op.name = id(args[0]), text(args[1])
 	case opSubscribe, opUnsubscribe:
 		op.name = text(args[0])
 	case opAttribute:
 		key, value, good := strings.Cut(args[1], "=")
-		op.id, op.key = text(args[0]), text(key)
+		if op.id = args[0]; op.id != "-" {
+			id(op.id)
+		}
+		op.key = text(key)
 		var plain bool
 		op.value, plain = unescape(value)
 		ok = ok && good && plain

@@ -126,7 +126,7 @@ func loadAcctSnapshot(snap *snapshot) (*acctFold, error) {
 				k, v := pair(a)
 				b.attrs[k] = v
 			}
-			if s.boxes[b.id] != nil || s.names[b.name] != "" {
+			if !validMailboxID(b.id) || s.boxes[b.id] != nil || s.names[b.name] != "" {
 				return nil, bad
 			}
 			s.boxes[b.id], s.names[b.name] = b, b.id

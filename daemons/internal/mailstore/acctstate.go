@@ -62,7 +62,6 @@ func (s *acctState) list() []MailboxInfo {
 type acctFold struct {
 	s      *acctState
 	shared bool
-	effect *acctEffect
 }
 
 // acctEffect tells the one who committed an op what became of it.

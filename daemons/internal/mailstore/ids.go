@@ -46,6 +46,12 @@ func validOrigin(s string) bool {
 	return ok
 }
 
+// validMailboxID tells whether s can be the id of a mailbox: a nonce.
+func validMailboxID(s string) bool {
+	_, ok := parseNonce(s)
+	return ok
+}
+
 // originServer is the server's part of an origin.
 func originServer(origin string) string {
 	s, _, _ := strings.Cut(origin, ".")

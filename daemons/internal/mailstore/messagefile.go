@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"shoal/daemons/internal/vfs"
 )
@@ -16,6 +17,9 @@ type MessageFile struct {
 	size int64
 	data []byte
 	f    vfs.File
+
+	mu   sync.Mutex
+	left bool // nobody waits for the file any more
 }
 
 // inMemory is the size up to which a message is read whole when it is opened.
@@ -45,6 +49,11 @@ func (m *Mailbox) OpenMessage(ctx context.Context, uid uint32) (*MessageFile, er
 func (m *Mailbox) OpenFile(ctx context.Context, msg Message) (*MessageFile, error) {
 	f := &MessageFile{vol: m.j.vol, path: m.j.messagePath(msg.dir(), msg.msgID()), size: msg.Size}
 	err := f.vol.do(ctx, f.open)
+	if err != nil {
+		f.mu.Lock()
+		f.left = true
+		f.mu.Unlock()
+	}
 	if isNotExist(err) {
 		st, e := m.State(ctx)
 		if e != nil {
@@ -70,6 +79,11 @@ func (f *MessageFile) open() error {
 		return ioErr("open", f.path, err)
 	}
 	if f.size > inMemory {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.left {
+			return file.Close()
+		}
 		f.f = file
 		return nil
 	}

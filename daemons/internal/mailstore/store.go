@@ -54,6 +54,8 @@ func (o *Options) defaults() error {
 	switch {
 	case !validServer(o.Server):
 		return fmt.Errorf("server name %q: want 1 to 15 of a-z, 0-9 and -, not beginning with -, and not %q", o.Server, "floor")
+	case o.Clock != nil && o.Clock.Now().Before(bootEpoch):
+		return fmt.Errorf("the clock shows %v: set it; names of messages rest on it", o.Clock.Now().UTC().Format(time.RFC3339))
 	case o.FS == nil || o.Clock == nil || o.Log == nil:
 		return errors.New("mailstore: FS, Clock and Log must be set")
 	}
@@ -190,7 +192,6 @@ type cache struct {
 type cached struct {
 	j      *journal
 	weight int64
-	used   time.Duration
 }
 
 func (s *Store) journal(v *volume, kind *logKind, dir string, ref Ref) *journal {

@@ -22,6 +22,7 @@ import (
 //	<root>/trash/                 deleted mailboxes and accounts
 //	<root>/tmp/                   what is not in its place yet
 //	<root>/maint/                 stamps of the background work
+//	<root>/runs/<origin>          one per run of a server that has used the volume
 //
 //	marker = "shoal-volume " version LF *( key SP value LF )     id <uuid>
 //
@@ -119,7 +120,7 @@ func InitVolume(fs vfs.FS, path, id string) error {
 	if _, err := fs.Lstat(path + "/" + markerName); err == nil {
 		return fmt.Errorf("%s/%s exists but is no marker of a volume: %w", path, markerName, ErrNotVolume)
 	}
-	dirs := []string{"a", "trash", "tmp", "maint"}
+	dirs := []string{"a", "trash", "tmp", "maint", "runs"}
 	for i := range 256 {
 		dirs = append(dirs, fmt.Sprintf("a/%02x", i))
 	}
@@ -195,8 +196,32 @@ func (s *Store) AddVolume(name, path, id string) error {
 	if s.volumes[name] != nil {
 		return fmt.Errorf("volume %s: defined twice", name)
 	}
+	if err := v.claimRun(); err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
 	s.volumes[name] = v
 	return nil
+}
+
+// claimRun makes sure that no earlier run of a server of this name had the same origin, as may happen where the
+// clock starts at the same moment each time: all names of this run rest on it.
+func (v *volume) claimRun() error {
+	dir := v.root + "/runs"
+	path := dir + "/" + v.store.origin
+	err := v.fs.Symlink("-", path)
+	if isNotExist(err) {
+		if err := v.fs.Mkdir(dir); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return ioErr("mkdir", dir, err)
+		}
+		err = v.fs.Symlink("-", path)
+	}
+	if errors.Is(err, syscall.EEXIST) {
+		return fmt.Errorf("%s exists: a server %q has been started at this very time before: is the clock right, and is the name used once? Start again", path, v.store.o.Server)
+	}
+	if err != nil {
+		return ioErr("symlink", path, err)
+	}
+	return v.syncDir(dir)
 }
 
 // present tells whether the volume is still mounted: asked before "it is not there" is believed.

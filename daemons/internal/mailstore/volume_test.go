@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/vfs"
 )
 
@@ -304,5 +305,30 @@ func TestCacheBound(t *testing.T) {
 	})
 	if st, err := first.State(ctx); err != nil || st.Len() != 2 {
 		t.Error(st, err)
+	}
+}
+
+// TestRunsAreToldApart: a run that would make names of an earlier run again is refused.
+func TestRunsAreToldApart(t *testing.T) {
+	mem := vfs.NewMem(time.Now)
+	s := testStore(t, mem, "/", "box1")
+	if err := InitVolume(mem, "/", testVolume); err != nil {
+		t.Fatal(err)
+	}
+	twin, err := New(s.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if twin.origin == s.origin {
+		t.Error("two runs of one process have the same origin")
+	}
+	twin.origin = s.origin
+	if err := twin.AddVolume("vol01", "/", testVolume); err == nil || !strings.Contains(err.Error(), "is the clock right") {
+		t.Error(err)
+	}
+	o := s.o
+	o.Clock = clock.NewFake(time.Date(1970, 1, 1, 0, 0, 5, 0, time.UTC))
+	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "1970-01-01") {
+		t.Error(err)
 	}
 }

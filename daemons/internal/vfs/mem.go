@@ -46,9 +46,9 @@ type memNode struct {
 }
 
 type memRename struct {
-	from, to       *memNode
-	oldName, name  string
-	node, replaced *memNode
+	from, to      *memNode
+	oldName, name string
+	node          *memNode
 }
 
 // NewMem returns an empty file system with a root directory "/". Modification times come from now.
