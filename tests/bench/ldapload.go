@@ -20,7 +20,6 @@ type ldapLoad struct {
 	base         string
 	connections  int
 	depth        int
-	searches     int
 	entries      int
 	attributes   []string
 }
@@ -102,16 +101,47 @@ func (l ldapLoad) search(id, n int) []byte {
 		ber(0x30, attrs...)))
 }
 
-func (l ldapLoad) run() error {
+// An ldapConn is one connection of the load, bound.
+type ldapConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// open connects and binds, which is not part of what is measured.
+func (l ldapLoad) open() ([]ldapConn, error) {
+	var out []ldapConn
+	for range l.connections {
+		c, err := net.DialTimeout("tcp", l.addr, 10*time.Second)
+		if err != nil {
+			return out, err
+		}
+		_ = c.SetDeadline(time.Now().Add(5 * time.Minute))
+		out = append(out, ldapConn{c, bufio.NewReaderSize(c, 64<<10)})
+		if _, err := c.Write(ber(0x30, berInt(0x02, 1), ber(0x60, ber(0x02, []byte{3}), ber(0x04, []byte(l.bindDN)), ber(0x80, []byte(l.pass))))); err != nil {
+			return out, err
+		}
+		op, content, err := readBER(out[len(out)-1].r)
+		if err != nil {
+			return out, err
+		}
+		if op != 0x61 || len(content) < 4 || content[3] != 0 {
+			return out, fmt.Errorf("bind as %s failed: % x", l.bindDN, content)
+		}
+	}
+	return out, nil
+}
+
+// run makes the given number of searches over the connections.
+func (l ldapLoad) run(conns []ldapConn, searches int) error {
 	var left atomic.Int64
-	left.Store(int64(l.searches))
+	left.Store(int64(searches))
 	var wg sync.WaitGroup
-	errs := make(chan error, l.connections)
-	for i := range l.connections {
+	errs := make(chan error, len(conns))
+	for i, c := range conns {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			if err := l.connection(&left, rand.New(rand.NewSource(int64(i)))); err != nil {
+			if err := l.searchOn(c, &left, rand.New(rand.NewSource(int64(i)))); err != nil {
 				errs <- err
 			}
 		}()
@@ -121,26 +151,7 @@ func (l ldapLoad) run() error {
 	return <-errs
 }
 
-func (l ldapLoad) connection(left *atomic.Int64, rnd *rand.Rand) error {
-	c, err := net.DialTimeout("tcp", l.addr, 10*time.Second)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Minute))
-	r := bufio.NewReaderSize(c, 64<<10)
-	if l.bindDN != "" {
-		if _, err := c.Write(ber(0x30, berInt(0x02, 1), ber(0x60, ber(0x02, []byte{3}), ber(0x04, []byte(l.bindDN)), ber(0x80, []byte(l.pass))))); err != nil {
-			return err
-		}
-		op, content, err := readBER(r)
-		if err != nil {
-			return err
-		}
-		if op != 0x61 || len(content) < 4 || content[3] != 0 {
-			return fmt.Errorf("bind as %s failed: % x", l.bindDN, content)
-		}
-	}
+func (l ldapLoad) searchOn(c ldapConn, left *atomic.Int64, rnd *rand.Rand) error {
 	for id := 2; ; {
 		batch := 0
 		var out []byte
@@ -157,7 +168,7 @@ func (l ldapLoad) connection(left *atomic.Int64, rnd *rand.Rand) error {
 		}
 		found := 0
 		for done := 0; done < batch; {
-			op, content, err := readBER(r)
+			op, content, err := readBER(c.r)
 			if err != nil {
 				return err
 			}

@@ -196,17 +196,23 @@ func benchLDAP(b *bench) ([]row, error) {
 			t          *tree
 		}{{"vaultd", vault.addr, vault.tree}, {"slapd (mdb)", slapd.addr, slapd.tree}} {
 			l := ldapLoad{addr: p.addr, bindDN: ldapAdmin, pass: "bench", base: ldapSuffix, connections: 16,
-				depth: depth, searches: b.entries / 5, entries: b.entries, attributes: ldapAttributes}
+				depth: depth, entries: b.entries, attributes: ldapAttributes}
 			r := row{Server: p.name, Load: fmt.Sprintf("%d entries, 16 connections, %d in flight on each", b.entries, depth)}
-			if err := l.run(); err != nil {
+			conns, err := l.open()
+			if err == nil {
+				err = l.run(conns, b.entries/5)
+			}
+			if err != nil {
 				return rows, fmt.Errorf("%s, warming up: %w", p.name, err)
 			}
-			l.searches = b.entries
-			m, err := p.t.measure(l.run)
+			m, err := p.t.measure(func() error { return l.run(conns, b.entries) })
+			for _, c := range conns {
+				c.Close()
+			}
 			if err != nil {
 				return rows, fmt.Errorf("%s: %w", p.name, err)
 			}
-			r.Values = m.per(l.searches)
+			r.Values = m.per(b.entries)
 			delete(r.Values, "disk flushes per op")
 			rss, err := p.t.pss()
 			if err != nil {
