@@ -2,6 +2,7 @@ package devcluster
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,14 +11,21 @@ import (
 	"testing"
 )
 
-// testLayout lies in a folder of the test, with ports that nothing else here uses.
+// testLayout lies in a folder of the test, with ports that nobody uses now.
 func testLayout(t *testing.T) Layout {
 	t.Helper()
-	l, err := NewLayout(filepath.Join(t.TempDir(), "data"), 26000)
-	if err != nil {
-		t.Fatal(err)
+	var taken error
+	for range 50 {
+		l, err := NewLayout(filepath.Join(t.TempDir(), "data"), 2000+100*rand.IntN(270))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken = l.checkPorts(); taken == nil {
+			return l
+		}
 	}
-	return l
+	t.Fatal(taken)
+	return Layout{}
 }
 
 func TestEveryPortIsUsedOnce(t *testing.T) {
@@ -57,7 +65,7 @@ func TestPortInUseNamesPortOwnerAndFix(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error while a port is in use")
 	}
-	for _, words := range []string{"127.0.0.1:26143", "the balancer's IMAP", "process " + strconv.Itoa(os.Getpid()), "SHOAL_PORT_BASE=29000"} {
+	for _, words := range []string{l.front(portIMAP), "the balancer's IMAP", "process " + strconv.Itoa(os.Getpid()), "SHOAL_PORT_BASE=" + strconv.Itoa(l.otherBase())} {
 		if !strings.Contains(err.Error(), words) {
 			t.Errorf("the error lacks %q: %v", words, err)
 		}

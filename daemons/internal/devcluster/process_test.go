@@ -61,6 +61,7 @@ func TestProcessIsStartedAgain(t *testing.T) {
 	if err := p.start(); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "the first start", func() bool { return strings.Contains(p.logged(), "up") })
 	pid, _ := p.alive()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
