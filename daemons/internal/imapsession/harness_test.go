@@ -58,7 +58,7 @@ func (u *users) Login(ctx context.Context, user, password, remote string) (*dirc
 	return account, nil
 }
 
-// rig is a server on a real store in a temporary folder.
+// rig is a server on a real store.
 type rig struct {
 	t       testing.TB
 	store   *mailstore.Store
@@ -94,10 +94,14 @@ func quiet() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-// newRig starts a server. change may alter its options.
+// newRig starts a server on a store in memory. change may alter its options.
 func newRig(t testing.TB, change func(*Options)) *rig {
 	t.Helper()
-	return newRigOn(t, newStore(t, "box1", vfs.OS(), t.TempDir()), change)
+	mem := vfs.NewMem(time.Now)
+	if err := mem.Mkdir("/vol"); err != nil {
+		t.Fatal(err)
+	}
+	return newRigOn(t, newStore(t, "box1", mem, "/vol"), change)
 }
 
 func newRigOn(t testing.TB, store *mailstore.Store, change func(*Options)) *rig {
