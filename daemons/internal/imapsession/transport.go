@@ -120,6 +120,10 @@ func newTransport(c net.Conn) (t *transport, early []byte, err error) {
 		}
 	}
 	t.conn = t.base
+	if tcp, ok := base.(*net.TCPConn); ok {
+		// Go's own default, a probe every 15 seconds, is too much for connections that idle for hours.
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: 30 * time.Second, Count: 4})
+	}
 	if t.raw != nil && base != c {
 		// A wrapper that has read ahead gives that up without touching the socket, which has no
 		// time left.
