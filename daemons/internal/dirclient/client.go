@@ -26,6 +26,7 @@ type Client struct {
 	bind   *pool
 
 	accounts *cache[*Account]
+	aliases  *cache[*Alias]
 	ids      *cache[*Account]
 	domains  *cache[*Domain]
 	servers  *cache[[]Server]
@@ -72,6 +73,7 @@ func New(o Options) (*Client, error) {
 	c.search = newPool(c, "search", true, o.MaxConnections)
 	c.bind = newPool(c, "bind", false, o.MaxConnections)
 	c.accounts = newCache[*Account]("account", o, c.metrics, o.CacheSize)
+	c.aliases = newCache[*Alias]("alias", o, c.metrics, o.CacheSize)
 	c.ids = newCache[*Account]("id", o, c.metrics, o.CacheSize)
 	c.domains = newCache[*Domain]("domain", o, c.metrics, o.CacheSize)
 	c.servers = newCache[[]Server]("servers", o, c.metrics, 32)
@@ -133,6 +135,7 @@ func (c *Client) Suffix() string { return c.opt.Suffix }
 // Flush forgets all cached answers.
 func (c *Client) Flush() {
 	c.accounts.flush()
+	c.aliases.flush()
 	c.ids.flush()
 	c.domains.flush()
 	c.servers.flush()
@@ -140,7 +143,7 @@ func (c *Client) Flush() {
 }
 
 func (c *Client) cacheEntries() float64 {
-	return float64(c.accounts.len() + c.ids.len() + c.domains.len() + c.servers.len() + c.volumes.len())
+	return float64(c.accounts.len() + c.aliases.len() + c.ids.len() + c.domains.len() + c.servers.len() + c.volumes.len())
 }
 
 // Ping asks a directory server for the suffix entry, past the cache: nil means that lookups work. It takes part

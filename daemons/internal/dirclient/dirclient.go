@@ -12,7 +12,7 @@
 //     are bound as the server and never as anybody else, so no login can change what a search may see.
 //   - Answers are cached for a short time (30 s, "no such" 5 s), with one question on the way per key. While
 //     no directory server answers, an answer that is past its time is given all the same, up to a bounded age.
-//   - "There is no such account" (ErrNoSuchAccount, ErrNoSuchDomain) is said only when a directory server
+//   - "There is no such account" (ErrNoSuchAccount, ErrNoSuchAlias, ErrNoSuchDomain) is said only when a directory server
 //     said so. Everything else is ErrUnavailable or ErrMalformed: temporary, never a reason to bounce mail.
 //
 // # What lies where
@@ -23,6 +23,7 @@
 //	ou=volumes,ou=config            cn=<name>                    shoalVolume
 //	ou=domains                      associatedDomain=<domain>    shoalDomain, domainRelatedObject
 //	associatedDomain=..,ou=domains  uid=<local part>             inetOrgPerson, inetLocalMailRecipient, shoalAccount
+//	associatedDomain=..,ou=domains  cn=<local part>              shoalAlias
 //
 // entries.go holds the templates of these entries, lookup.go reads them back.
 //
@@ -88,6 +89,8 @@ type Account struct {
 	QuotaStorage      int64    // bytes; 0: no limit
 	QuotaMessages     int64    // messages; 0: no limit
 	CredentialVersion int64    // moves with each change of the password
+	Forward           []string // where its mail is sent on to; empty: it is not
+	ForwardKeep       bool     // what is sent on is kept in the mailbox as well
 }
 
 // Active says whether the account may log in and receive mail, as far as its own entry goes.

@@ -16,6 +16,7 @@ const (
 	classVolume  = "shoalVolume"
 	classDomain  = "shoalDomain"
 	classAccount = "shoalAccount"
+	classAlias   = "shoalAlias"
 
 	attrObjectClass = "objectClass"
 	attrCN          = "cn"
@@ -42,12 +43,16 @@ const (
 	attrDefaultVolume     = "shoalDefaultVolume"
 	attrCatchAll          = "shoalCatchAll"
 	attrCredentialVersion = "shoalCredentialVersion"
+	attrMailTarget        = "shoalMailTarget"
+	attrForward           = "shoalForward"
+	attrForwardKeep       = "shoalForwardKeep"
 )
 
 // What lookups ask for: never userPassword, nor anything that a lookup does not use.
 var (
 	accountAttributes = []string{attrCN, attrMail, attrMailLocal, attrAccountID, attrVolumeName, attrAccountStatus,
-		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion}
+		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep}
+	aliasAttributes  = []string{attrMailLocal, attrMailTarget}
 	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll}
 	serverAttributes = []string{attrCN, attrRole, attrAddress, attrVersion}
 	volumeAttributes = []string{attrCN, attrVolumeID, attrVolumeState}

@@ -12,6 +12,7 @@ import (
 // ErrInvalidName is temporary: the same call may succeed later.
 var (
 	ErrNoSuchAccount      = errors.New("no such account")
+	ErrNoSuchAlias        = errors.New("no such alias")
 	ErrNoSuchDomain       = errors.New("no such domain")
 	ErrNoSuchEntry        = errors.New("no such entry")               // Admin: the entry to change is not there
 	ErrExists             = errors.New("already exists")              // Admin: the entry to add is there

@@ -179,6 +179,10 @@ func accountOf(e *ldap.Entry) (*Account, error) {
 		}
 		*n.to = v
 	}
+	for _, s := range e.GetEqualFoldAttributeValues(attrForward) {
+		a.Forward = append(a.Forward, strings.TrimSpace(s))
+	}
+	a.ForwardKeep = strings.EqualFold(e.GetEqualFoldAttributeValue(attrForwardKeep), "TRUE")
 	return a, nil
 }
 

@@ -41,7 +41,7 @@ func newMetrics() *metrics {
 		}, []string{"purpose"}),
 		cache: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_dirclient_cache_lookups_total",
-			Help: "Lookups by kind (account, id, domain, servers, volumes) and how they were answered (hit, negative, miss, joined, stale; a stale one is counted as a miss too).",
+			Help: "Lookups by kind (account, alias, id, domain, servers, volumes) and how they were answered (hit, negative, miss, joined, stale; a stale one is counted as a miss too).",
 		}, []string{"kind", "result"}),
 	}
 }
@@ -65,7 +65,7 @@ func (m *metrics) done(op string, start time.Time, err error) {
 	result := "ok"
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrNoSuchAccount), errors.Is(err, ErrNoSuchDomain), errors.Is(err, ErrNoSuchEntry):
+	case errors.Is(err, ErrNoSuchAccount), errors.Is(err, ErrNoSuchAlias), errors.Is(err, ErrNoSuchDomain), errors.Is(err, ErrNoSuchEntry):
 		result = "none"
 	case errors.Is(err, ErrInvalidCredentials):
 		result = "refused"
