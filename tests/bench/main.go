@@ -44,6 +44,7 @@ type bench struct {
 	entries  int
 	idle     int
 	sessions int
+	diskStat string // statistics of the disk that dir is on, when it has one of its own
 	cleanups []func()
 }
 
@@ -67,6 +68,7 @@ func run() int {
 	}
 	b := &bench{}
 	only := flag.String("only", "", "comma-separated suites to run (default: all)")
+	fsKind := flag.String("fs", "ext4", "fresh file system to measure on, in an image: ext4, xfs, or none for the scratch folder itself")
 	asJSON := flag.Bool("json", false, "print the rows as JSON")
 	flag.StringVar(&b.bin, "bin", "bin", "folder with the built daemons")
 	flag.StringVar(&b.dir, "dir", "", "scratch folder on the file system to measure (default: a new one beside bin)")
@@ -100,11 +102,19 @@ func run() int {
 		dir := b.dir
 		b.atExit(func() { os.RemoveAll(dir) })
 	}
-	if err := os.Chmod(b.dir, 0o755); err != nil {
+	defer b.close()
+	switch *fsKind {
+	case "ext4", "xfs":
+		err = b.freshDisk(*fsKind)
+	case "none":
+		err = os.Chmod(b.dir, 0o755)
+	default:
+		err = fmt.Errorf("-fs %s: choose ext4, xfs or none", *fsKind)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 2
 	}
-	defer b.close()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
 	go func() { <-stop; b.close(); os.Exit(130) }()

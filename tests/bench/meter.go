@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -17,11 +16,12 @@ import (
 
 // A tree is a server and everything it forked, in a control group of its own.
 type tree struct {
-	name   string
-	cmd    *exec.Cmd
-	group  string // folder of the control group (v2)
-	output *bytes.Buffer
-	done   chan struct{}
+	name  string
+	cmd   *exec.Cmd
+	group string // folder of the control group (v2)
+	done  chan struct{}
+	// diskStat is the statistics file of the disk under measurement; empty: its flushes are not counted.
+	diskStat string
 }
 
 // cgroupRoot finds where the version 2 hierarchy is mounted.
@@ -55,7 +55,7 @@ func (b *bench) start(name string, argv ...string) (*tree, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	t := &tree{name: name, group: group, output: &bytes.Buffer{}, done: make(chan struct{})}
+	t := &tree{name: name, group: group, done: make(chan struct{}), diskStat: b.diskStat}
 	t.cmd = exec.Command(argv[0], argv[1:]...)
 	log, err := os.Create(filepath.Join(b.dir, name+".log"))
 	if err != nil {
@@ -146,24 +146,19 @@ func (t *tree) pss() (int64, error) {
 	return sum, nil
 }
 
-// flushes is the number of write barriers completed by all disks since boot (field 16 of
-// /sys/block/*/stat). The journal merges what is asked for at the same moment, so this, not the number of
-// calls, is what a disk sees.
-func flushes() int64 {
-	var sum int64
-	stats, _ := filepath.Glob("/sys/block/*/stat")
-	for _, s := range stats {
-		data, err := os.ReadFile(s)
-		if err != nil {
-			continue
-		}
-		f := strings.Fields(string(data))
-		if len(f) > 15 {
-			n, _ := strconv.ParseInt(f[15], 10, 64)
-			sum += n
-		}
+// flushes is the number of write barriers completed by the disk under measurement (field 16 of its stat file). The
+// journal merges what is asked for at the same moment, so this, not the number of calls, is what a disk sees.
+func (t *tree) flushes() int64 {
+	data, err := os.ReadFile(t.diskStat)
+	if err != nil {
+		return 0
 	}
-	return sum
+	f := strings.Fields(string(data))
+	if len(f) < 16 {
+		return 0
+	}
+	n, _ := strconv.ParseInt(f[15], 10, 64)
+	return n
 }
 
 // A reading is what a run cost.
@@ -178,13 +173,13 @@ func (t *tree) measure(load func() error) (reading, error) {
 	if err != nil {
 		return reading{}, err
 	}
-	f0, w0 := flushes(), time.Now()
+	f0, w0 := t.flushes(), time.Now()
 	if err := load(); err != nil {
 		return reading{}, err
 	}
 	wall := time.Since(w0)
 	c1, err := t.cpu()
-	return reading{cpu: c1 - c0, wall: wall, flushes: flushes() - f0}, err
+	return reading{cpu: c1 - c0, wall: wall, flushes: t.flushes() - f0}, err
 }
 
 // per turns a reading into the columns of a table, per operation.
