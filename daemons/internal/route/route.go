@@ -4,17 +4,18 @@
 //
 //  1. "postmaster" without a domain (RFC 5321 §4.1.1.3) is Options.Postmaster.
 //  2. The domain: not in the directory: Foreign. Suspended: Suspended. Closed: Unknown.
-//  3. The whole address is an address of an account: that one.
+//  3. The whole address is an address of an account, or else of an alias: that one.
 //  4. The address without its detail (user+detail, RFC 5233) is: that one, and Detail says the detail.
-//  5. "postmaster" of a domain of ours without such an account is Options.Postmaster (RFC 5321 §4.5.1 demands
+//  5. "postmaster" of a domain of ours without such an account or alias is Options.Postmaster (RFC 5321 §4.5.1 demands
 //     that the mailbox exists).
-//  6. The domain has a catch-all: the account of that address.
+//  6. The domain has a catch-all: the account or alias of that address.
 //  7. Otherwise Unknown.
 //
-// A suspended account gives Suspended, a closed one Unknown. An error means that it cannot be said now: the
-// answer to the other side is "try again later", never a refusal for good.
+// A suspended account gives Suspended, a closed one Unknown. An alias, and an account whose mail is sent on, gives
+// Expanded with the addresses that stand for it; they are not looked at here: Resolve does that. An error means that it
+// cannot be said now: the answer to the other side is "try again later", never a refusal for good.
 //
-// Left out on purpose: aliases to other places, forwards, lists and routes to other hosts, which come with the queue.
+// Left out on purpose: lists, and routes to other hosts.
 package route
 
 import (
@@ -38,6 +39,7 @@ const (
 	Local                    // Decision.Account takes it
 	Foreign                  // not a domain of ours
 	Suspended                // the account or its domain takes no mail for now: 450 4.2.1
+	Expanded                 // Decision.Targets get it, and with Keep Decision.Account as well
 )
 
 func (o Outcome) String() string {
@@ -50,11 +52,13 @@ func (o Outcome) String() string {
 		return "foreign"
 	case Suspended:
 		return "suspended"
+	case Expanded:
+		return "expanded"
 	}
 	return fmt.Sprintf("outcome %d", int(o))
 }
 
-// How the account of a Local decision was found.
+// How the account of a Local decision, or the alias, was found.
 const (
 	ViaAddress    = "address"
 	ViaSubaddress = "subaddress"
@@ -67,7 +71,9 @@ type Decision struct {
 	Outcome Outcome
 	Account *dirclient.Account // who takes it (Local), or whose status is why not; nil: no account was found
 	Detail  string             // what followed the separator, when the address was found without it
-	Via     string             // Local: how it was found
+	Via     string             // Local, Expanded: how it was found
+	Targets []string           // Expanded: the addresses that get the mail, as they were written
+	Keep    bool               // Expanded: the account gets it as well
 }
 
 // Recipient is the address under which a box knows the account of a Local decision.
@@ -81,6 +87,7 @@ func (d Decision) Recipient() string {
 // Directory answers about accounts and domains (*dirclient.Client does).
 type Directory interface {
 	Account(ctx context.Context, address string) (*dirclient.Account, error)
+	Alias(ctx context.Context, address string) (*dirclient.Alias, error)
 	Domain(ctx context.Context, name string) (*dirclient.Domain, error)
 }
 
@@ -122,7 +129,7 @@ func New(o Options) (*Router, error) {
 	}
 	r := &Router{o: o, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "shoal_route_decisions_total",
-		Help: "Decisions about recipients, by outcome (local, unknown, foreign, suspended, error).",
+		Help: "Decisions about recipients, by outcome (local, expanded, unknown, foreign, suspended, error).",
 	}, []string{"outcome"})}
 	if o.Metrics != nil {
 		if err := o.Metrics.Register(r.decisions); err != nil {
@@ -166,7 +173,7 @@ func (r *Router) route(ctx context.Context, a mailaddr.Address) (Decision, error
 		return Decision{Outcome: Unknown}, nil
 	}
 	d, err := r.account(ctx, a, ViaAddress)
-	if err != nil || d.Account != nil {
+	if err != nil || d.found() {
 		return d, err
 	}
 	if base, detail := a.Subaddress(r.o.Settings.Separators); base.Local != a.Local {
@@ -174,14 +181,14 @@ func (r *Router) route(ctx context.Context, a mailaddr.Address) (Decision, error
 		if err != nil {
 			return d, err
 		}
-		if d.Account != nil {
+		if d.found() {
 			d.Detail = detail
 			return d, nil
 		}
 	}
 	if a.IsPostmaster() {
 		d, err := r.postmaster(ctx)
-		if err != nil || d.Account != nil {
+		if err != nil || d.found() {
 			return d, err
 		}
 	}
@@ -206,15 +213,26 @@ func (r *Router) postmaster(ctx context.Context) (Decision, error) {
 	return r.account(ctx, to, ViaPostmaster)
 }
 
-// account decides by the account that has the address. Unknown with an Account: it is closed, and no other rule
-// may take its mail. Unknown without: there is none.
+// found tells whether somebody has the address, so that no later rule may take its mail: also when it is closed.
+func (d Decision) found() bool { return d.Account != nil || d.Outcome == Expanded }
+
+// account decides by the account or alias that has the address.
 func (r *Router) account(ctx context.Context, a mailaddr.Address, via string) (Decision, error) {
 	acc, err := r.o.Directory.Account(ctx, a.Key())
 	switch {
 	case errors.Is(err, dirclient.ErrNoSuchAccount):
-		return Decision{Outcome: Unknown}, nil
+		alias, err := r.o.Directory.Alias(ctx, a.Key())
+		switch {
+		case errors.Is(err, dirclient.ErrNoSuchAlias):
+			return Decision{Outcome: Unknown}, nil
+		case err != nil:
+			return Decision{}, err
+		}
+		return Decision{Outcome: Expanded, Via: via, Targets: alias.Targets}, nil
 	case err != nil:
 		return Decision{}, err
+	case acc.Status == dirclient.StatusActive && len(acc.Forward) > 0:
+		return Decision{Outcome: Expanded, Account: acc, Via: via, Targets: acc.Forward, Keep: acc.ForwardKeep}, nil
 	case acc.Status == dirclient.StatusActive:
 		return Decision{Outcome: Local, Account: acc, Via: via}, nil
 	case acc.Status == dirclient.StatusSuspended:

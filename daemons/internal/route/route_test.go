@@ -14,6 +14,14 @@ import (
 type fake struct {
 	accounts map[string]*dirclient.Account
 	domains  map[string]*dirclient.Domain
+	aliases  map[string][]string
+}
+
+func (f fake) Alias(_ context.Context, address string) (*dirclient.Alias, error) {
+	if t, ok := f.aliases[address]; ok {
+		return &dirclient.Alias{Addresses: []string{address}, Targets: t}, nil
+	}
+	return nil, fmt.Errorf("%w: %s", dirclient.ErrNoSuchAlias, address)
 }
 
 func (f fake) Account(_ context.Context, address string) (*dirclient.Account, error) {
