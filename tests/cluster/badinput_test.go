@@ -25,7 +25,7 @@ func (s *service) targets(t *testing.T) map[string]dialogue.Dial {
 	for name, address := range s.Services {
 		all[name] = func() (net.Conn, error) { return net.DialTimeout("tcp", address, 10*time.Second) }
 	}
-	for _, name := range []string{"imaps", "submissions", "ldaps"} {
+	for _, name := range []string{"imaps", "pop3s", "submissions", "ldaps"} {
 		address := s.address(name)
 		all[name] = func() (net.Conn, error) { return tls.Dial("tcp", address, config) }
 	}
@@ -73,7 +73,7 @@ func TestBadInput(t *testing.T) {
 	s.curlSend(t, u.Address, message("first", 600))
 	before := s.pids()
 	vars := dialogue.Vars(map[string]string{"user": u.Address, "password": u.Password})
-	for _, protocol := range []string{"smtp", "submission", "imap", "lmtp", "ldap", "proxy"} {
+	for _, protocol := range []string{"smtp", "submission", "imap", "pop3", "lmtp", "ldap", "proxy"} {
 		t.Run(protocol, func(t *testing.T) {
 			config := s.tls(t)
 			if protocol == "lmtp" {

@@ -135,3 +135,56 @@ func TestStatusShowsEveryServer(t *testing.T) {
 		t.Errorf("got %+v", v)
 	}
 }
+
+// POP3, by curl, from each box.
+func TestMailIsReadByPOP3(t *testing.T) {
+	s := shared(t)
+	u := s.newAccount(t)
+	s.curlSend(t, u.Address, message("by-pop3", 2000))
+	for _, box := range []string{"box1", "box2"} {
+		for _, url := range []string{
+			"pop3s://localhost:" + portOf(s.address("pop3s", box)),
+			"pop3://localhost:" + portOf(s.address("pop3", box)),
+		} {
+			mail := command(t, "", "curl", "-sS", "--ssl-reqd", "--cacert", s.CAFile, "--user", u.Address+":"+u.Password, url+"/1")
+			if !strings.HasSuffix(mail, message("by-pop3", 2000)) {
+				t.Errorf("%s: %q", url, mail)
+			}
+		}
+	}
+}
+
+// The directory, by ldapsearch: the administrator sees everything but passwords, an account sees itself, and who
+// does not log in sees what the server can do.
+func TestDirectoryByLdapsearch(t *testing.T) {
+	s := shared(t)
+	u, other := s.newAccount(t), s.newAccount(t)
+	t.Setenv("LDAPTLS_CACERT", s.CAFile)
+	local, domain, _ := strings.Cut(u.Address, "@")
+	dn := "uid=" + local + ",associatedDomain=" + domain + ",ou=domains,o=shoal"
+	search := func(args ...string) (string, error) {
+		return tryCommand(t, "", "ldapsearch", append([]string{"-x", "-LLL", "-o", "ldif-wrap=no", "-ZZ", "-H", "ldap://" + s.address("ldap")}, args...)...)
+	}
+	out, err := search("-D", "cn=admin,o=shoal", "-y", filepath.Join(s.data, "secrets", "root"), "-b", "o=shoal", "(|(mail="+u.Address+")(cn=box1))")
+	if err != nil || !strings.Contains(out, "dn: "+dn) || !strings.Contains(out, "shoalRole: box") || strings.Contains(out, "userPassword") {
+		t.Errorf("the administrator: %v\n%s", err, out)
+	}
+	out, err = search("-D", dn, "-w", u.Password, "-b", "o=shoal", "(mail=*)", "mail")
+	if err != nil || !strings.Contains(out, "mail: "+u.Address) || strings.Contains(out, other.Address) {
+		t.Errorf("an account: %v\n%s", err, out)
+	}
+	if out, err = search("-b", "o=shoal"); strings.Contains(out, "dn: ") {
+		t.Errorf("nobody in particular: %v\n%s", err, out)
+	}
+	out, err = search("-b", "", "-s", "base", "+")
+	if err != nil || !strings.Contains(out, "supportedLDAPVersion: 3") || !strings.Contains(out, "namingContexts: o=shoal") {
+		t.Errorf("the root DSE: %v\n%s", err, out)
+	}
+	if out, err = search("-D", dn, "-w", "wrong password", "-b", dn); exitCode(err) != 49 {
+		t.Errorf("a wrong password: %v, want exit code 49 (invalid credentials)\n%s", err, out)
+	}
+	out, err = tryCommand(t, "", "ldapsearch", "-x", "-LLL", "-H", "ldaps://localhost:"+portOf(s.address("ldaps")), "-D", dn, "-w", u.Password, "-b", dn, "mail")
+	if err != nil || !strings.Contains(out, "mail: "+u.Address) {
+		t.Errorf("over ldaps: %v\n%s", err, out)
+	}
+}

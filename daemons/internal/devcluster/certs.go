@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"shoal/daemons/internal/pki"
@@ -17,8 +18,15 @@ const (
 	publicName   = "public"
 )
 
-// localHosts are the names under which clients on this machine reach the service.
-var localHosts = []string{"localhost", "127.0.0.1", "mail." + demoDomain}
+// localHosts are the names under which clients on this machine reach the service. The machine's own is among them
+// because libldap looks for that one where it is told "localhost".
+func localHosts() []string {
+	hosts := []string{"localhost", "127.0.0.1", "mail." + demoDomain}
+	if name, err := os.Hostname(); err == nil && name != "" && strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-.") == "" {
+		hosts = append(hosts, name)
+	}
+	return hosts
+}
 
 // ensureCerts makes the CA, and a certificate for each server, for the operator and for the face to
 // the public, where they are missing or about to expire.
@@ -29,10 +37,10 @@ func (l Layout) ensureCerts() error {
 	}
 	requests := map[string]pki.Request{
 		"operator": {Role: pki.RoleOperator, Name: operatorName},
-		publicName: {Hosts: localHosts},
+		publicName: {Hosts: localHosts()},
 	}
 	for _, s := range fleet {
-		requests[s.name] = pki.Request{Role: s.role, Name: s.name, Hosts: localHosts}
+		requests[s.name] = pki.Request{Role: s.role, Name: s.name, Hosts: localHosts()}
 	}
 	for name, request := range requests {
 		if l.fresh(name) {

@@ -44,11 +44,12 @@ type frontend struct {
 	idle  string // time-out for client and server
 }
 
-// The checks speak the protocol. An IDLE client may be silent for 30 minutes (RFC 9051 §5.4), an SMTP peer may take
-// 10 after the end of the data (RFC 5321 §4.5.3.2.6), and connections to the directory are kept.
+// The checks speak the protocol. An IDLE client may be silent for 30 minutes (RFC 9051 §5.4), a POP3 client and an SMTP
+// peer after the end of the data for 10 (RFC 1939 §3, RFC 5321 §4.5.3.2.6), and connections to the directory are kept.
 const (
 	idleIMAP = "35m"
 	idleSMTP = "11m"
+	idlePOP  = "15m"
 	idleLDAP = "2h"
 )
 
@@ -67,6 +68,14 @@ var frontends = []frontend{
 	tcp-check expect string A1\ OK`},
 	{name: "imaps", title: "IMAP over TLS", port: portIMAPS, role: roleBox, proxy: true, idle: idleIMAP,
 		track: "imap"},
+	{name: "pop3", title: "POP3", port: portPOP, role: roleBox, proxy: true, idle: idlePOP,
+		check: `option tcp-check
+	tcp-check connect send-proxy
+	tcp-check expect string +OK
+	tcp-check send QUIT\r\n
+	tcp-check expect string +OK`},
+	{name: "pop3s", title: "POP3 over TLS", port: portPOPS, role: roleBox, proxy: true, idle: idlePOP,
+		track: "pop3"},
 	{name: "lmtp", title: "LMTP", port: portLMTP, role: roleBox, idle: idleSMTP,
 		check: `option tcp-check
 	tcp-check connect

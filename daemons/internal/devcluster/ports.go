@@ -22,12 +22,14 @@ const (
 
 	portLMTP        = 24
 	portSMTP        = 25
+	portPOP         = 110
 	portIMAP        = 143
 	portLDAP        = 389
 	portSubmissions = 465
 	portSubmission  = 587
 	portLDAPS       = 636
 	portIMAPS       = 993
+	portPOPS        = 995
 
 	portHint       = 830
 	portManagement = 800 // + place of the role
@@ -52,14 +54,15 @@ func (l Layout) alone(s server, port int) string { return address(l.PortBase + 1
 // own is where a server listens itself.
 func (l Layout) own(s server, port int) string {
 	base := l.PortBase + 1000*s.index
-	switch port {
-	case portSMTP, portIMAP, portIMAPS, portSubmission, portSubmissions: // PROXY header demanded
-		return address(base + port + 1)
-	case portManagement, portControl:
+	if port == portManagement || port == portControl {
 		return address(base + port + s.place())
-	default:
-		return address(base + port)
 	}
+	for _, f := range frontends {
+		if f.port == port && f.proxy {
+			return address(base + port + 1)
+		}
+	}
+	return address(base + port)
 }
 
 // listeners is every address that the service is going to bind, by what it is for.

@@ -18,7 +18,8 @@ func newSecret() string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))[:20]
 }
 
-// ensureSecret reads a secret, or makes one at the first start.
+// ensureSecret reads a secret, or makes one at the first start. No line end follows it: ldapsearch -y would take it for
+// a part of the password.
 func (l Layout) ensureSecret(name string) (string, error) {
 	text, err := os.ReadFile(l.secret(name))
 	switch {
@@ -28,7 +29,7 @@ func (l Layout) ensureSecret(name string) (string, error) {
 		return "", fmt.Errorf("secret: %w", err)
 	}
 	secret := newSecret()
-	if err := pki.WriteFile(l.secret(name), []byte(secret+"\n"), 0o600); err != nil {
+	if err := pki.WriteFile(l.secret(name), []byte(secret), 0o600); err != nil {
 		return "", fmt.Errorf("secret: %w", err)
 	}
 	return secret, nil
