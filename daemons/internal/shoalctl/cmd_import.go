@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 type importView struct {
 	Account  string          `json:"account"`
 	Messages int64           `json:"messages"` // imported
+	Known    int64           `json:"known"`    // imported by an earlier run
 	Bytes    int64           `json:"bytes"`    // of the source
 	Failed   []importFailure `json:"failed,omitempty"`
 	Seconds  float64         `json:"seconds"`
@@ -33,7 +35,7 @@ type importFlags struct {
 	mailbox  string
 	format   string
 	maxSize  string
-	skip     int64
+	restart  bool
 	password passwordFlags
 }
 
@@ -55,7 +57,11 @@ The password: that of a demo account is known; otherwise it is asked for, or rea
 --password-file or --password-stdin.
 
 A message that cannot be imported is named with the reason, the others are imported all the same,
-and the exit code is 1.`,
+and the exit code is 1.
+
+An import that was interrupted, in whatever way, goes on when the same command is given again: no
+message is lost and none is imported twice. What is imported is noted in a file below
+~/.local/state/shoal/import (or XDG_STATE_HOME) until all is done.`,
 		Example: `  shoalctl import alice@example.test ~/mail/archive.mbox --mailbox Archive
   shoalctl import alice@example.test ~/Maildir
   git format-patch --stdout --root HEAD > history.mbox
@@ -68,7 +74,7 @@ and the exit code is 1.`,
 	cmd.Flags().StringVar(&f.mailbox, "mailbox", "", "mailbox to import into, made if missing; the folders of a Maildir go below it (default INBOX)")
 	cmd.Flags().StringVar(&f.format, "format", "auto", "how an mbox quotes From lines: auto, mboxo, mboxrd or git")
 	cmd.Flags().StringVar(&f.maxSize, "max-size", "64 MiB", "larger messages are not imported")
-	cmd.Flags().Int64Var(&f.skip, "skip", 0, "leave out that many messages at the beginning: to go on where an import broke off")
+	cmd.Flags().BoolVar(&f.restart, "restart", false, "import everything, even what an interrupted import has imported already")
 	f.password.register(cmd, false)
 	return cmd
 }
@@ -93,13 +99,20 @@ func (t *tool) runImport(ctx context.Context, address string, paths []string, f 
 	if err != nil {
 		return err
 	}
-	a, err := dialIMAP(c.IMAP, address, password)
+	folder, err := stateFolder()
 	if err != nil {
 		return err
 	}
-	v, err := t.importAll(ctx, address, src, a, f)
+	state, err := openState(folder, importIdentity{address, c.IMAP.Address, f.mailbox, slices.Clone(paths)}, f.restart)
 	if err != nil {
-		return fmt.Errorf("after %d messages: %w (go on with --skip %d)", v.Messages, err, f.skip+v.Messages+int64(len(v.Failed)))
+		return err
+	}
+	v, clean, err := t.importWith(ctx, c.IMAP, address, password, src, state, f)
+	if closed := state.close(err == nil && len(v.Failed) == 0, clean); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return fmt.Errorf("after %d messages: %w (the same command goes on from here)", v.Messages+v.Known, err)
 	}
 	if err := t.show(v, func() { t.printImport(v) }); err != nil {
 		return err
@@ -129,29 +142,70 @@ func (t *tool) ownerPassword(address string, flags *passwordFlags) (string, erro
 	return password, err
 }
 
-// importAll appends every message. What it returns beside an error is what was acknowledged until then.
-func (t *tool) importAll(ctx context.Context, address string, src *source, a *appender, f *importFlags) (*importView, error) {
-	v := &importView{Account: address}
+// importWith connects and imports. clean says that everything that was sent has been answered.
+func (t *tool) importWith(ctx context.Context, c *IMAP, address, password string, src *source, state *importState, f *importFlags) (v *importView, clean bool, err error) {
+	v = &importView{Account: address}
+	a, err := dialIMAP(c, address, password)
+	if err != nil {
+		return v, state.clean, err
+	}
+	if len(state.boxes) > 0 {
+		r, err := openIMAP(c, address, password)
+		if err != nil {
+			a.conn.Close()
+			return v, state.clean, err
+		}
+		err = state.look(ctx, r, a.separator)
+		r.close()
+		if err != nil {
+			a.conn.Close()
+			return v, state.clean, err
+		}
+		if state.resumed && !t.json {
+			fmt.Fprintln(t.err, "import: going on with an earlier import of the same (--restart imports everything again)")
+		}
+	}
+	clean, err = t.importAll(ctx, v, src, a, state, f)
+	return v, clean, err
+}
+
+// target is the mailbox that a message of the source goes to.
+func (f *importFlags) target(mailbox string) string {
+	switch {
+	case f.mailbox == "":
+		return mailbox
+	case mailbox == "INBOX":
+		return f.mailbox
+	}
+	return f.mailbox + "/" + mailbox
+}
+
+// importAll appends every message that an earlier run has not, and fills v. clean says that everything that was
+// sent has been answered.
+func (t *tool) importAll(ctx context.Context, v *importView, src *source, a *appender, state *importState, f *importFlags) (clean bool, err error) {
 	began := time.Now()
 	bar := t.newProgress("import", src.total)
 	var refused []importFailure
-	a.start(func(it item, err error) { // in the appender's goroutine
-		if err != nil {
+	var read, answered int64 // bytes of the source: passed over here, passed over by the appender's goroutine
+	a.start(func(it item, stored appendUID, err error) error {
+		switch {
+		case err != nil:
 			refused = append(refused, importFailure{it.name, err.Error()})
-		} else {
+		case stored.validity != it.box.validity:
+			return fmt.Errorf("mailbox %s was made anew while mail was imported into it", it.box.name)
+		default:
+			if err := state.acknowledged(it.box, stored.uid, it.print); err != nil {
+				return err
+			}
 			v.Messages++
 		}
-		v.Bytes = it.done
-		bar.set(v.Bytes, v.Messages)
+		answered = it.done
+		bar.set(answered, v.Messages)
+		return nil
 	})
-	created := map[string]bool{"INBOX": true}
+	ready := map[string]*importBox{}
 	var unreadable []importFailure
-	var number int64
-	err := src.each(ctx, func(it item) error {
-		number++
-		if number <= f.skip {
-			return nil
-		}
+	err = src.each(ctx, func(it item) error {
 		if it.err != nil {
 			unreadable = append(unreadable, importFailure{it.name, it.err.Error()})
 			if len(unreadable) > maxFailures {
@@ -159,34 +213,58 @@ func (t *tool) importAll(ctx context.Context, address string, src *source, a *ap
 			}
 			return nil
 		}
-		mailbox := it.mailbox
-		switch {
-		case f.mailbox == "":
-		case mailbox == "INBOX":
-			mailbox = f.mailbox
-		default:
-			mailbox = f.mailbox + "/" + mailbox
-		}
-		if !created[mailbox] {
-			if err := a.settle(func() error { return a.create(mailbox) }); err != nil {
+		mailbox := f.target(it.mailbox)
+		if ready[mailbox] == nil {
+			if err := a.settle(func() (err error) {
+				ready[mailbox], err = prepare(a, state, mailbox)
+				return err
+			}); err != nil {
 				return err
 			}
-			created[mailbox] = true
 		}
-		return a.append(mailbox, it)
+		it.box, it.print = ready[mailbox], fingerprintOf(it.content)
+		known, uid := it.box.known(it.print)
+		switch {
+		case !known:
+			return a.append(mailbox, it)
+		case uid != 0:
+			if err := state.acknowledged(it.box, uid, it.print); err != nil {
+				return err
+			}
+		}
+		v.Known++
+		read = it.done
+		return nil
 	})
-	if finished := a.finish(); err == nil {
+	finished := a.finish()
+	if err == nil {
 		err = finished
 	}
 	bar.finish()
+	v.Bytes = max(read, answered)
 	v.Failed = append(unreadable, refused...)
 	v.Seconds = time.Since(began).Seconds()
-	return v, err
+	return finished == nil, err
+}
+
+// prepare has a mailbox to import into, and its place in the state.
+func prepare(a *appender, state *importState, mailbox string) (*importBox, error) {
+	validity, next, err := a.create(mailbox)
+	if err != nil {
+		return nil, err
+	}
+	if box := state.boxes[mailbox]; box != nil && box.validity == validity {
+		return box, nil
+	}
+	return state.begin(mailbox, validity, next)
 }
 
 func (t *tool) printImport(v *importView) {
 	t.say("%d messages (%s) imported into %s in %.1f s, %.0f messages/s",
 		v.Messages, bytesText(v.Bytes), v.Account, v.Seconds, float64(v.Messages)/max(v.Seconds, 0.001))
+	if v.Known > 0 {
+		t.say("%d messages were there already, from an earlier import of the same", v.Known)
+	}
 	for i, f := range v.Failed {
 		if i == 20 {
 			t.say("and %d more; --json lists them all", len(v.Failed)-i)

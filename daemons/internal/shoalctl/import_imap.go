@@ -3,18 +3,18 @@ package shoalctl
 import (
 	"bufio"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/emersion/go-imap/v2"
 
 	"shoal/daemons/internal/imapwire"
 )
@@ -61,16 +61,9 @@ func (r refusal) Error() string { return "the server refuses it: " + r.text }
 
 // dialIMAP connects over TLS and logs in.
 func dialIMAP(c *IMAP, user, password string) (*appender, error) {
-	config := &tls.Config{}
-	if c.CAFile != "" {
-		text, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s holds no certificate", c.CAFile)
-		}
+	config, err := imapTLS(c)
+	if err != nil {
+		return nil, err
 	}
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", c.Address, config)
 	if err != nil {
@@ -111,8 +104,10 @@ func (a *appender) login(user, password string) error {
 			a.caps = strings.Fields(strings.ToUpper(rest))
 		}
 	}
-	if !slices.Contains(a.caps, "LITERAL+") {
-		return errors.New("the server does not offer LITERAL+, which import needs")
+	for _, needed := range []string{"LITERAL+", "UIDPLUS"} {
+		if !slices.Contains(a.caps, needed) {
+			return fmt.Errorf("the server does not offer %s, which import needs", needed)
+		}
 	}
 	answers, err = a.command(`LIST "" ""`, "")
 	if err != nil {
@@ -225,26 +220,57 @@ func (a *appender) quoteMailbox(name string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(encoded) + `"`
 }
 
-// create makes a mailbox unless it is there.
-func (a *appender) create(name string) error {
-	_, err := a.command("STATUS "+a.quoteMailbox(name)+" (MESSAGES)", "")
-	if err == nil {
-		return nil
+// create makes a mailbox unless it is there, and tells its UIDVALIDITY and next UID.
+func (a *appender) create(name string) (validity uint32, next imap.UID, err error) {
+	validity, next, err = a.status(name)
+	if err == nil || !errors.As(err, &refusal{}) {
+		return validity, next, err
 	}
-	if !errors.As(err, &refusal{}) {
-		return err
+	for _, command := range []string{"CREATE", "SUBSCRIBE"} {
+		if _, err := a.command(command+" "+a.quoteMailbox(name), ""); err != nil {
+			return 0, 0, fmt.Errorf("mailbox %s: %w", name, err)
+		}
 	}
-	if _, err = a.command("CREATE "+a.quoteMailbox(name), ""); err != nil {
-		return fmt.Errorf("mailbox %s: %w", name, err)
+	validity, next, err = a.status(name)
+	if err != nil {
+		return 0, 0, fmt.Errorf("mailbox %s: %w", name, err)
 	}
-	if _, err = a.command("SUBSCRIBE "+a.quoteMailbox(name), ""); err != nil {
-		return fmt.Errorf("mailbox %s: %w", name, err)
-	}
-	return nil
+	return validity, next, nil
 }
 
-// start begins to append; each outcome goes to report, in order, from one goroutine.
-func (a *appender) start(report func(item, error)) {
+func (a *appender) status(name string) (validity uint32, next imap.UID, err error) {
+	answers, err := a.command("STATUS "+a.quoteMailbox(name)+" (UIDNEXT UIDVALIDITY)", "")
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, line := range answers {
+		open := strings.LastIndexByte(line, '(')
+		if open < 0 || !strings.HasPrefix(line, "* STATUS ") {
+			continue
+		}
+		items := strings.Fields(strings.TrimSuffix(line[open+1:], ")"))
+		for i := 0; i+1 < len(items); i += 2 {
+			n, err := strconv.ParseUint(items[i+1], 10, 32)
+			if err != nil {
+				return 0, 0, fmt.Errorf("the server's answer is not readable: %s", printable(line))
+			}
+			switch strings.ToUpper(items[i]) {
+			case "UIDNEXT":
+				next = imap.UID(n)
+			case "UIDVALIDITY":
+				validity = uint32(n)
+			}
+		}
+	}
+	if validity == 0 || next == 0 {
+		return 0, 0, fmt.Errorf("the server does not tell UIDVALIDITY and UIDNEXT of mailbox %s", name)
+	}
+	return validity, next, nil
+}
+
+// start begins to append; each outcome goes to report, in order, from one goroutine: where a message is stored, or
+// that the server refuses it. An error of report ends the connection.
+func (a *appender) start(report func(item, appendUID, error) error) {
 	a.ended = make(chan struct{})
 	go func() {
 		defer close(a.ended)
@@ -253,12 +279,14 @@ func (a *appender) start(report func(item, error)) {
 			if !ok {
 				return
 			}
-			err := a.answer(p.tag)
-			if err != nil && !errors.As(err, &refusal{}) {
+			stored, err := a.answer(p.tag)
+			if err == nil || errors.As(err, &refusal{}) {
+				err = report(p.it, stored, err)
+			}
+			if err != nil {
 				a.fail(err)
 				return
 			}
-			report(p.it, err)
 			a.mu.Lock()
 			a.pending = a.pending[1:]
 			a.bytes -= p.size
@@ -290,19 +318,39 @@ func (a *appender) fail(err error) {
 }
 
 // answer reads until the tagged answer.
-func (a *appender) answer(tag string) error {
+func (a *appender) answer(tag string) (appendUID, error) {
 	for {
 		line, err := a.line()
 		if err != nil {
-			return err
+			return appendUID{}, err
 		}
 		if strings.HasPrefix(line, "* BYE") {
-			return fmt.Errorf("the server ends the connection: %s", printable(line[2:]))
+			return appendUID{}, fmt.Errorf("the server ends the connection: %s", printable(line[2:]))
 		}
 		if rest, ok := strings.CutPrefix(line, tag+" "); ok {
-			return verdict(rest)
+			if err := verdict(rest); err != nil {
+				return appendUID{}, err
+			}
+			return parseAppendUID(rest)
 		}
 	}
+}
+
+// appendUID is where a message was stored (RFC 4315 §3).
+type appendUID struct {
+	validity uint32
+	uid      imap.UID
+}
+
+func parseAppendUID(text string) (u appendUID, err error) {
+	i := strings.Index(strings.ToUpper(text), "[APPENDUID ")
+	if i < 0 {
+		return u, fmt.Errorf("the server does not tell the UID of a message: %s", printable(text))
+	}
+	if _, err := fmt.Sscanf(text[i+len("[APPENDUID "):], "%d %d]", &u.validity, &u.uid); err != nil || u.uid == 0 {
+		return u, fmt.Errorf("the server's answer has no UID: %s", printable(text))
+	}
+	return u, nil
 }
 
 // admit waits while too much is under way, and notes one more command.

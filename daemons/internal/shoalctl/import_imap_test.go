@@ -21,6 +21,7 @@ type fakeIMAP struct {
 	hangUpAt int    // closes at this APPEND, counted from 1
 	lines    []string
 	contents []string
+	created  map[string]bool
 	done     chan struct{}
 }
 
@@ -52,8 +53,15 @@ func (f *fakeIMAP) serve() {
 			say(`* LIST (\Noselect) "." ""`)
 			say("%s OK", tag)
 		case strings.HasPrefix(command, "STATUS"):
-			say("* STATUS {3}\r\nOld (MESSAGES 3)")
-			say("%s NO none of this name", tag)
+			if !f.created[command[:strings.IndexByte(command, '(')]] {
+				say("%s NO none of this name", tag)
+				break
+			}
+			say("* STATUS {3}\r\nOld (UIDVALIDITY 1 UIDNEXT 5)")
+			say("%s OK", tag)
+		case strings.HasPrefix(command, "CREATE"):
+			f.created["STATUS"+strings.TrimPrefix(command, "CREATE")+" "] = true
+			say("%s OK", tag)
 		case strings.HasPrefix(command, "APPEND"):
 			var n int
 			fmt.Sscanf(command[strings.LastIndexByte(command, '{'):], "{%d+}", &n)
@@ -98,7 +106,7 @@ func startFake(t *testing.T, f *fakeIMAP) *appender {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.conn, f.r, f.done = server, bufio.NewReader(server), make(chan struct{})
+	f.conn, f.r, f.done, f.created = server, bufio.NewReader(server), make(chan struct{}), map[string]bool{}
 	go f.serve()
 	a := newAppender(client)
 	if err := a.login("alice@example.test", "secret"); err != nil {
@@ -114,15 +122,16 @@ func message(i int) item {
 func TestAppendsAreUnderWayTogether(t *testing.T) {
 	f := &fakeIMAP{hold: 100}
 	a := startFake(t, f)
-	if err := a.create("Old/Mail & more"); err != nil {
-		t.Fatal(err)
+	if validity, next, err := a.create("Old/Mail & more"); err != nil || validity != 1 || next != 5 {
+		t.Fatal(validity, next, err)
 	}
 	var names []string
-	a.start(func(it item, err error) {
-		if err != nil {
-			t.Errorf("message %s: %v", it.name, err)
+	a.start(func(it item, stored appendUID, err error) error {
+		if err != nil || stored != (appendUID{1, 1}) {
+			t.Errorf("message %s: %v, %v", it.name, stored, err)
 		}
 		names = append(names, it.name)
+		return nil
 	})
 	for i := range 300 {
 		it := message(i)
@@ -132,7 +141,7 @@ func TestAppendsAreUnderWayTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := a.settle(func() error { return a.create("INBOX/Später") }); err != nil {
+	if err := a.settle(func() error { _, _, err := a.create("INBOX/Später"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.finish(); err != nil {
@@ -159,7 +168,7 @@ func TestAppendsAreUnderWayTogether(t *testing.T) {
 func TestRefusedMessageDoesNotStopTheOthers(t *testing.T) {
 	a := startFake(t, &fakeIMAP{refuse: "Subject: 3\r"})
 	outcome := map[string]error{}
-	a.start(func(it item, err error) { outcome[it.name] = err })
+	a.start(func(it item, _ appendUID, err error) error { outcome[it.name] = err; return nil })
 	for i := range 6 {
 		if err := a.append("INBOX", message(i)); err != nil {
 			t.Fatal(err)
@@ -179,7 +188,7 @@ func TestRefusedMessageDoesNotStopTheOthers(t *testing.T) {
 func TestLostConnectionIsTheServersWord(t *testing.T) {
 	a := startFake(t, &fakeIMAP{hangUpAt: 5})
 	acknowledged := 0
-	a.start(func(item, error) { acknowledged++ })
+	a.start(func(item, appendUID, error) error { acknowledged++; return nil })
 	var err error
 	for i := 0; err == nil && i < 10000; i++ {
 		err = a.append("INBOX", message(i))

@@ -28,6 +28,8 @@ type item struct {
 	content []byte // lines end in CRLF
 	err     error  // it cannot be imported, and why; content is nil
 	done    int64  // bytes of the whole source up to its end
+	box     *importBox
+	print   fingerprint
 }
 
 // source is what is imported: mbox files and Maildirs, in the order in which they were named.
