@@ -74,7 +74,7 @@ func run() int {
 	flag.StringVar(&b.dir, "dir", "", "scratch folder on the file system to measure (default: a new one beside bin)")
 	flag.IntVar(&b.messages, "messages", 4000, "messages per mail run")
 	flag.IntVar(&b.entries, "entries", 100000, "entries in the directory")
-	flag.IntVar(&b.idle, "idle", 5000, "idle IMAP connections to boxd (a tenth of it to Dovecot)")
+	flag.IntVar(&b.idle, "idle", 3000, "idle IMAP connections to boxd (a tenth of it to Dovecot)")
 	flag.IntVar(&b.sessions, "sessions", 8, "concurrent sessions of the mail runs")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "bench [flags]: measure Shoal beside Debian's Dovecot, Postfix and slapd. Needs root and those packages.")
