@@ -220,10 +220,10 @@ func (c *conn) LocalAddr() net.Addr {
 	return c.Conn.LocalAddr()
 }
 
+// Close gives the place back first: a client that sees the end and connects again must find it free.
 func (c *conn) Close() error {
-	err := c.Conn.Close()
 	c.once.Do(c.release)
-	return err
+	return c.Conn.Close()
 }
 
 // NetConn gives the connection itself to servers that wait for their clients in a way of their own. It
