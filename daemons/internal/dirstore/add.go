@@ -15,9 +15,6 @@ import (
 type Add struct {
 	DN         []byte
 	Attributes []ldapwire.Attribute
-	// Replicated keeps the operational attributes that are given, and checks no schema: the entry comes
-	// from another server, which did.
-	Replicated bool
 }
 
 func (op *Add) apply(w *writing) error {
@@ -40,7 +37,7 @@ func (op *Add) apply(w *writing) error {
 	if w.child(parent, rdnNorm) != 0 {
 		return &ldapwire.Error{Code: ldapwire.EntryAlreadyExists}
 	}
-	attrs, err := s.attributesOf(op.Attributes, !op.Replicated)
+	attrs, err := s.attributesOf(op.Attributes, true)
 	if err != nil {
 		return err
 	}
@@ -51,27 +48,22 @@ func (op *Add) apply(w *writing) error {
 		}
 		e.include(ava)
 	}
-	if !op.Replicated {
-		if s.opt.Maintain != nil {
-			s.opt.Maintain(nil, e)
-		}
-		cs, err := s.checkEntry(e)
-		if err != nil {
-			return err
-		}
-		w.stamp()
-		when := []byte(w.now.Format(timeFormat))
-		e.set(s, "structuralObjectClass", []byte(cs.Structural.Name()))
-		e.set(s, "entryUUID", []byte(uuid.NewString()))
-		e.set(s, "creatorsName", []byte(w.by))
-		e.set(s, "createTimestamp", when)
-		e.set(s, "entryCSN", []byte(w.csn))
-		e.set(s, "modifiersName", []byte(w.by))
-		e.set(s, "modifyTimestamp", when)
-	} else {
-		w.csn = e.one("entryCSN")
-		w.clock.seen(w.csn)
+	if s.opt.Maintain != nil {
+		s.opt.Maintain(nil, e)
 	}
+	cs, err := s.checkEntry(e)
+	if err != nil {
+		return err
+	}
+	w.stamp()
+	when := []byte(w.now.Format(timeFormat))
+	e.set(s, "structuralObjectClass", []byte(cs.Structural.Name()))
+	e.set(s, "entryUUID", []byte(uuid.NewString()))
+	e.set(s, "creatorsName", []byte(w.by))
+	e.set(s, "createTimestamp", when)
+	e.set(s, "entryCSN", []byte(w.csn))
+	e.set(s, "modifiersName", []byte(w.by))
+	e.set(s, "modifyTimestamp", when)
 	id, err := w.entryB.NextSequence()
 	if err != nil {
 		return err
@@ -234,9 +226,6 @@ func (w *writing) touch(e *Entry) {
 // Delete removes an entry without subordinates (RFC 4511 §4.8).
 type Delete struct {
 	DN []byte
-	// CSN is given for the deletion of a replicated entry; "" makes a new one.
-	CSN        string
-	Replicated bool
 }
 
 func (op *Delete) apply(w *writing) error {
@@ -244,14 +233,7 @@ func (op *Delete) apply(w *writing) error {
 	if err != nil {
 		return err
 	}
-	if w.hasSubordinates(id) {
-		return ldapwire.Errorf(ldapwire.NotAllowedOnNonLeaf, "the entry has subordinates")
-	}
 	f, _, err := w.Get(id)
-	if err != nil {
-		return err
-	}
-	attrs, err := decodeAttributes(w.table, &f.rec)
 	if err != nil {
 		return err
 	}
@@ -259,25 +241,37 @@ func (op *Delete) apply(w *writing) error {
 	if err != nil {
 		return err
 	}
-	if op.Replicated {
-		w.csn = op.CSN
-		w.clock.seen(op.CSN)
-	} else {
-		w.stamp()
+	if w.hasSubordinates(id) {
+		return notLeaf
+	}
+	w.stamp()
+	return w.remove(&f, key)
+}
+
+var notLeaf = ldapwire.Errorf(ldapwire.NotAllowedOnNonLeaf, "the entry has subordinates")
+
+// remove takes an entry out of everything and logs that.
+func (w *writing) remove(f *Found, key []byte) error {
+	if w.hasSubordinates(f.ID) {
+		return notLeaf
+	}
+	attrs, err := decodeAttributes(w.table, &f.rec)
+	if err != nil {
+		return err
 	}
 	if err := w.treeB.Delete(key); err != nil {
 		return err
 	}
-	if err := w.entryB.Delete(idKey(nil, id)); err != nil {
+	if err := w.entryB.Delete(idKey(nil, f.ID)); err != nil {
 		return err
 	}
-	if err := updateIndex(w.indexB, id, w.store.keysOf(attrs), nil); err != nil {
+	if err := updateIndex(w.indexB, f.ID, w.store.keysOf(attrs), nil); err != nil {
 		return err
 	}
 	w.entries--
-	w.forget(id)
+	w.forget(f.ID)
 	e := Entry{Attributes: attrs}
-	return w.log(Deleted, id, e.uuid(w.store), w.csn)
+	return w.log(Deleted, f.ID, e.uuid(w.store), w.csn)
 }
 
 // forget drops the cache of names if the entry is in it.
@@ -296,23 +290,6 @@ func (w *writing) treeKey(parent uint64, name dirschema.DN) ([]byte, error) {
 		return append(key, w.store.suffix...), nil
 	}
 	return name[0].AppendNormal(key)
-}
-
-// Context sets contextCSN to what a provider said, and nothing else.
-type Context struct {
-	CSNs []string
-}
-
-func (op *Context) apply(w *writing) error {
-	for _, c := range op.CSNs {
-		if _, _, ok := parseCSN(c); !ok {
-			return ldapwire.Errorf(ldapwire.InvalidAttributeSyntax, "%q is not a CSN", c)
-		}
-		w.clock.seen(c)
-		w.noteContext(c)
-	}
-	w.changed = true
-	return nil
 }
 
 // Age is how long ago a CSN was made, by this clock.

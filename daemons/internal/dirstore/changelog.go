@@ -103,6 +103,12 @@ func (r *Reader) LogCovers(since string) (position uint64, ok bool, err error) {
 	return 0, true, nil
 }
 
+// LogOrdered reports whether the log is in the order of its CSNs: always, but for a replica that is
+// being refreshed.
+func (r *Reader) LogOrdered() bool {
+	return string(r.tx.Bucket(bucketMeta).Get(keyLogFloor)) != unordered
+}
+
 // trimLog cuts off changes that are older than the limit.
 func trimLog(tx *bbolt.Tx, floor csn, limit csn) (csn, error) {
 	b := tx.Bucket(bucketLog)

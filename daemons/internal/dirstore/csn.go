@@ -54,3 +54,17 @@ func parseCSN(s csn) (t time.Time, count int, ok bool) {
 	n, err := strconv.ParseUint(p[1], 16, 32)
 	return t, int(n), err == nil
 }
+
+// IsCSN reports whether a text has the form of a CSN.
+func IsCSN(s string) bool {
+	_, _, ok := parseCSN(s)
+	return ok && len(s) == 40
+}
+
+// CSNServer is the part of a CSN that names the server that made it; "" if it is none.
+func CSNServer(s string) string {
+	if len(s) < 33 {
+		return ""
+	}
+	return s[30:33]
+}

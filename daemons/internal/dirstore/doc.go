@@ -9,7 +9,10 @@
 //	        "suffix"     DN of the top entry in its normal form (dirschema)
 //	        "contextcsn" CSNs of the newest change, joined by ';'
 //	        "entries"    number of entries (8)
-//	        "logfloor"   CSN below which changes are not in the log any more
+//	        "logfloor"   CSN below which changes are not in the log any more; "~" while a replica is
+//	                     refreshed: the log is not in the order of the CSNs then
+//	        "cookie"     of a replica: how far it has come, as its provider calls it; absent before
+//	                     its first refresh was completed
 //	        "indexes"    the indexes that are built, one a line: attribute, space, kinds
 //	attr    id (2)    -> attribute description ("cn;lang-de"): what the ids in records mean
 //	entry   id (8)    -> record, see record.go
@@ -26,7 +29,8 @@
 //
 // An id is never used again. A write is acknowledged after its transaction is on the disk. Several
 // waiting writes share a transaction; each is checked before it changes anything, so the failure of
-// one leaves nothing behind. entryCSN and contextCSN ascend strictly in the order of the commits.
+// one leaves nothing behind. entryCSN and contextCSN of a master ascend strictly in the order of the
+// commits; a replica has those of its provider.
 // Secret attributes (userPassword) are never matched by a filter and are left out of results unless
 // the caller asks for a replica's view.
 //

@@ -125,6 +125,8 @@ type View struct {
 	TypesOnly bool
 	// Secrets includes the secret attributes that the selection covers: for replicas only.
 	Secrets bool
+	// Stored leaves out the computed attributes: for replicas, which compute them themselves.
+	Stored bool
 }
 
 // AppendEntry appends the entry as a SearchResultEntry message. controls are encoded response
@@ -147,7 +149,7 @@ func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, vie
 		return r.appendTypes(dst, id, f, sel, up, dnLen, n, controls)
 	}
 	var extra []byte
-	if sel.virtual != 0 {
+	if sel.virtual != 0 && !view.Stored {
 		extra = r.appendVirtual(f, sel, up)
 	}
 	if sel.user && !sel.operational && len(sel.refs) == 0 && !view.Secrets {

@@ -45,6 +45,7 @@ var (
 	keyEntries    = []byte("entries")
 	keyLogFloor   = []byte("logfloor")
 	keyIndexes    = []byte("indexes")
+	keyCookie     = []byte("cookie")
 )
 
 // Options of a store. Path, Suffix, Schema, Clock and Log are required.
@@ -83,6 +84,7 @@ type Store struct {
 	indexes      map[*dirschema.AttributeType]*index
 	nodes        atomic.Pointer[nodeCache]
 	context      atomic.Pointer[[]csn]
+	cookie       atomic.Pointer[string]
 	entries      atomic.Int64
 	logSequence  atomic.Uint64
 	logFloor     csn // writer only
@@ -97,6 +99,7 @@ type Store struct {
 	readers      sync.Pool
 	selections   selectionCache
 	objectClass  *dirschema.AttributeType
+	entryUUID    *dirschema.AttributeType
 	virtualBytes virtualAttributes
 }
 
@@ -121,6 +124,7 @@ func Open(opt Options) (*Store, error) {
 	s.nodes.Store(newNodeCache(0))
 	s.clock.sid = opt.SID
 	s.objectClass = opt.Schema.Attribute([]byte("objectClass"))
+	s.entryUUID = opt.Schema.Attribute([]byte("entryUUID"))
 	s.readers.New = func() any { return &Reader{store: s} }
 	dn, err := opt.Schema.ParseDN([]byte(opt.Suffix))
 	if err != nil || len(dn) == 0 {
@@ -196,6 +200,8 @@ func (s *Store) load(file string, wanted []*index) error {
 			s.clock.seen(c)
 		}
 		s.logFloor = string(meta.Get(keyLogFloor))
+		cookie := string(meta.Get(keyCookie))
+		s.cookie.Store(&cookie)
 		s.entries.Store(int64(binary.BigEndian.Uint64(meta.Get(keyEntries))))
 		if k, _ := tx.Bucket(bucketLog).Cursor().Last(); k != nil {
 			s.logSequence.Store(binary.BigEndian.Uint64(k))

@@ -13,7 +13,8 @@ import (
 	"shoal/daemons/internal/ldapwire"
 )
 
-// Operation is a change of one entry: *Add, *Modify, *Delete, *Rename, or *Context.
+// Operation is a change of one entry (*Add, *Modify, *Delete, *Rename; of a replica *Replicate, *Remove), or
+// *Context.
 type Operation interface {
 	// apply checks the operation, then makes it. An *ldapwire.Error refuses it, with nothing changed;
 	// any other error fails the transaction.
@@ -134,6 +135,8 @@ type writing struct {
 	entries  int64
 	sequence uint64
 	context  []csn
+	floor    csn
+	cookie   string
 	changed  bool
 	nodes    bool // names of nodes changed: the cache must go
 }
@@ -157,7 +160,7 @@ func (s *Store) commit(group []*Write) (err error) {
 	w := &writing{Reader: r, store: s, meta: tx.Bucket(bucketMeta), entryB: tx.Bucket(bucketEntry),
 		treeB: tx.Bucket(bucketTree), indexB: tx.Bucket(bucketIndex), logB: tx.Bucket(bucketLog),
 		now: s.opt.Clock.Now().UTC(), clock: s.clock, entries: s.entries.Load(),
-		sequence: s.logSequence.Load(), context: s.ContextCSN()}
+		sequence: s.logSequence.Load(), context: s.ContextCSN(), floor: s.logFloor, cookie: s.Cookie()}
 	w.entryB.FillPercent = 0.9 // ids ascend
 	w.logB.FillPercent = 0.9
 	for _, x := range group {
@@ -176,9 +179,8 @@ func (s *Store) commit(group []*Write) (err error) {
 	if !w.changed {
 		return tx.Rollback()
 	}
-	floor := s.logFloor
 	limit := w.now.Add(-s.opt.ChangeLog).Format(csnTime)
-	if floor, err = trimLog(tx, floor, limit); err != nil {
+	if w.floor, err = trimLog(tx, w.floor, limit); err != nil {
 		return err
 	}
 	if err = s.saveAttributes(tx); err != nil {
@@ -197,7 +199,8 @@ func (s *Store) commit(group []*Write) (err error) {
 	if err = tx.Commit(); err != nil {
 		return err
 	}
-	s.attrs.saved, s.clock, s.logFloor = saved, w.clock, floor
+	s.attrs.saved, s.clock, s.logFloor = saved, w.clock, w.floor
+	s.cookie.Store(&w.cookie)
 	s.entries.Store(w.entries)
 	s.logSequence.Store(w.sequence)
 	s.context.Store(&w.context)
@@ -237,15 +240,9 @@ func (w *writing) stamp() {
 
 // noteContext raises contextCSN, the part of the CSN's server id.
 func (w *writing) noteContext(c csn) {
-	sid := func(c csn) string {
-		if len(c) < 33 {
-			return ""
-		}
-		return c[30:33]
-	}
 	list := append([]csn(nil), w.context...)
 	for i, have := range list {
-		if sid(have) == sid(c) {
+		if CSNServer(have) == CSNServer(c) {
 			list[i] = max(have, c)
 			w.context = list
 			return

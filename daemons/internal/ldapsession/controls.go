@@ -10,10 +10,12 @@ type controls struct {
 	pageSize   int32
 	pageCookie []byte
 	manageDSA  bool
+	synced     bool
+	sync       ldapwire.SyncRequest
 }
 
 // supportedControls are published in the root DSE.
-var supportedControls = []string{ldapwire.OIDPagedResults, ldapwire.OIDManageDsaIT}
+var supportedControls = []string{ldapwire.OIDPagedResults, ldapwire.OIDManageDsaIT, ldapwire.OIDSyncRequest}
 
 // parse reads the controls of a request. A critical one that is unknown, or that does not belong to
 // the operation, refuses the request (RFC 4511 §4.1.11).
@@ -32,6 +34,16 @@ func (c *controls) parse(m *ldapwire.Message) error {
 					return ldapwire.Errorf(ldapwire.ProtocolError, "paged results control: %v", err)
 				}
 				c.paged = true
+			}
+		case ldapwire.OIDSyncRequest:
+			if known = m.Op == ldapwire.OpSearchRequest; known {
+				if c.synced {
+					return ldapwire.Errorf(ldapwire.ProtocolError, "sync request control given twice")
+				}
+				if err := c.sync.Parse(k.Value); err != nil {
+					return ldapwire.Errorf(ldapwire.ProtocolError, "sync request control: %v", err)
+				}
+				c.synced = true
 			}
 		case ldapwire.OIDManageDsaIT:
 			// There are no referral objects that it would uncover.

@@ -7,7 +7,7 @@ import (
 )
 
 // supportedExtensions are published in the root DSE; StartTLS only where there is a certificate.
-var supportedExtensions = []string{ldapwire.OIDWhoAmI, ldapwire.OIDCancel}
+var supportedExtensions = []string{ldapwire.OIDWhoAmI, ldapwire.OIDPasswordModify, ldapwire.OIDCancel}
 
 // extended: RFC 4511 §4.12.
 func (x *session) extended(w *work) error {
@@ -26,6 +26,8 @@ func (x *session) extended(w *work) error {
 		x.s.metrics.count(w.msg.Op, ldapwire.Success)
 		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", []byte(id))
 		return nil
+	case ldapwire.OIDPasswordModify:
+		return x.passwordModify(w)
 	case ldapwire.OIDCancel:
 		return x.cancel(w)
 	}

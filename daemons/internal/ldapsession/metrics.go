@@ -14,6 +14,8 @@ type metrics struct {
 	operations     *prometheus.CounterVec
 	entries        prometheus.Counter
 	protocolErrors prometheus.Counter
+	syncs          prometheus.Gauge
+	synced         prometheus.Counter
 	cut            *prometheus.CounterVec
 
 	// The counters that are used, found without a label lookup: by operation tag and low code.
@@ -32,11 +34,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Entries returned by searches."}),
 		protocolErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "shoal_vault_protocol_errors_total",
 			Help: "LDAP connections ended because the client broke the protocol."}),
+		syncs: prometheus.NewGauge(prometheus.GaugeOpts{Name: "shoal_vault_syncs",
+			Help: "Content synchronizations (RFC 4533) under way: shadows, and servers that wait for changes."}),
+		synced: prometheus.NewCounter(prometheus.CounterOpts{Name: "shoal_vault_sync_entries_total",
+			Help: "Entries sent in content synchronizations."}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shoal_vault_connections_cut_total",
 			Help: "LDAP connections cut off by a limit: idle, unbound (no bind in time), slow (answers not taken)."}, []string{"reason"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.connections, m.open, m.operations, m.entries, m.protocolErrors, m.cut)
+		reg.MustRegister(m.connections, m.open, m.operations, m.entries, m.protocolErrors, m.syncs, m.synced, m.cut)
 	}
 	return m
 }

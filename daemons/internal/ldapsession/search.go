@@ -69,6 +69,9 @@ func (x *session) search(w *work) error {
 		w.norm, w.base = norm, bytes.Clone(q.Base)
 	}
 	w.filter = x.s.opt.Store.Compile(&q.Filter, w.filter)
+	if w.ctl.synced {
+		return x.sync(w)
+	}
 	if err := x.plan(w, r); err != nil {
 		x.fail(w, err)
 		return nil
@@ -230,7 +233,7 @@ func (x *session) searchDone(out []byte, s *searching, how progress) []byte {
 
 // searchLong carries a search on beside the reading goroutine.
 func (x *session) searchLong(w *work, s *searching) error {
-	op, err := x.begin(w, false)
+	op, err := x.begin(w, false, false)
 	if err != nil {
 		return err
 	}

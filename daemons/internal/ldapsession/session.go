@@ -335,10 +335,10 @@ func (x *session) answer(w *work, r *ldapwire.Result) {
 
 // begin registers an operation that goes on beside the reading goroutine. It waits while too many are
 // under way; the error tells that the client uses an id twice, or that the connection ends.
-func (x *session) begin(w *work, update bool) (*operation, error) {
+func (x *session) begin(w *work, update, endless bool) (*operation, error) {
 	id := w.msg.ID
 	ctx, cancel := context.WithCancelCause(context.Background())
-	op := &operation{ctx: ctx, cancel: cancel, update: update}
+	op := &operation{ctx: ctx, cancel: cancel, update: update, endless: endless}
 	x.mu.Lock()
 	n, twice := len(x.pending), x.pending[id] != nil
 	x.mu.Unlock()
@@ -386,14 +386,22 @@ func (x *session) waitOne() {
 }
 
 func (x *session) endlessOnly() bool {
+	n := x.endless()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return n == len(x.pending)
+}
+
+// endless is the number of synchronizations under way.
+func (x *session) endless() (n int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, op := range x.pending {
-		if !op.endless {
-			return false
+		if op.endless {
+			n++
 		}
 	}
-	return true
+	return n
 }
 
 // finish is the end of an operation that begin registered.

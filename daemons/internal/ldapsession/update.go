@@ -3,6 +3,7 @@ package ldapsession
 import (
 	"bytes"
 	"context"
+	"strings"
 
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/ldapwire"
@@ -12,7 +13,7 @@ import (
 // on the disk; meanwhile the next request is read.
 func (x *session) update(w *work, frame []byte) error {
 	if len(x.s.opt.Referral) > 0 {
-		x.answer(w, &ldapwire.Result{Code: ldapwire.Referral, Message: "this server takes no updates", Referrals: x.s.opt.Referral})
+		x.answer(w, x.s.referral())
 		return nil
 	}
 	if !x.who.rights.Write {
@@ -29,7 +30,7 @@ func (x *session) update(w *work, frame []byte) error {
 		x.fail(w, err)
 		return nil
 	}
-	running, err := x.begin(w, true)
+	running, err := x.begin(w, true, false)
 	if err != nil {
 		return err
 	}
@@ -46,6 +47,11 @@ func (x *session) update(w *work, frame []byte) error {
 		_ = x.out.send(ldapwire.AppendResponse(nil, m.ID, m.Op.Response(), r)) // who has gone gets no answer
 	}()
 	return nil
+}
+
+// referral names the servers that take updates (RFC 4511 §4.1.10).
+func (s *Server) referral() *ldapwire.Result {
+	return &ldapwire.Result{Code: ldapwire.Referral, Message: "this server is a shadow: updates go to " + strings.Join(s.opt.Referral, ", "), Referrals: s.opt.Referral}
 }
 
 func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation, []byte, error) {

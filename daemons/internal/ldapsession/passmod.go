@@ -1,0 +1,119 @@
+package ldapsession
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"strings"
+
+	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapwire"
+)
+
+// passwordModify: RFC 3062. Who may write changes everybody's password, with or without the old one.
+// Everybody else changes his own, and must give the old one. Without a new password one is made and
+// told. The answer comes when the change is on the disk.
+func (x *session) passwordModify(w *work) error {
+	if len(x.s.opt.Referral) > 0 {
+		x.answer(w, x.s.referral())
+		return nil
+	}
+	var p ldapwire.PasswordModify
+	dn, made, err := x.newPassword(w, &p)
+	if err != nil {
+		x.fail(w, err)
+		return nil
+	}
+	attribute := ldapwire.Attribute{Type: []byte("userPassword"), Values: [][]byte{bytes.Clone(p.New)}}
+	if err := x.hashPasswords(w, &attribute); err != nil {
+		x.fail(w, err)
+		return nil
+	}
+	running, err := x.begin(w, true, false)
+	if err != nil {
+		return err
+	}
+	write := &dirstore.Write{By: x.who.dn, Op: &dirstore.Modify{DN: dn, Changes: []ldapwire.Change{{Op: ldapwire.ChangeReplace, Attribute: attribute}}}}
+	w.closeReader()
+	x.s.opt.Store.Submit(write)
+	id, who := w.msg.ID, x.attrs()
+	go func() {
+		defer x.finish(id, running)
+		r := result(write.Wait())
+		x.s.metrics.count(ldapwire.OpExtendedRequest, r.Code)
+		x.log.Info("directory password changed", who, "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
+		var value []byte
+		if made && r.Code == ldapwire.Success {
+			value = ldapwire.AppendPasswordModified(nil, p.New)
+		}
+		_ = x.out.send(ldapwire.AppendExtended(nil, id, r, "", value)) // who has gone gets no answer
+	}()
+	return nil
+}
+
+// newPassword checks a request: whose password it is about, and whether it may be changed. made tells
+// that p.New was made here.
+func (x *session) newPassword(w *work, p *ldapwire.PasswordModify) (dn []byte, made bool, err error) {
+	if err := p.Parse(w.ext.Value, w.ext.HasValue); err != nil {
+		return nil, false, ldapwire.Errorf(ldapwire.ProtocolError, "password modify: %v", err)
+	}
+	switch {
+	case x.who == anonymous:
+		return nil, false, ldapwire.Errorf(ldapwire.InsufficientAccessRights, "bind first")
+	case !x.tls && !x.how.AllowPlain:
+		return nil, false, ldapwire.Errorf(ldapwire.ConfidentialityRequired, "passwords are taken over TLS only: use StartTLS or ldaps")
+	case p.New != nil && len(p.New) == 0:
+		return nil, false, ldapwire.Errorf(ldapwire.ConstraintViolation, "the new password is empty")
+	case p.New != nil && IsHashed(p.New) && !x.who.rights.Write:
+		return nil, false, ldapwire.Errorf(ldapwire.ConstraintViolation, "the new password looks like a hash")
+	}
+	dn = []byte(x.who.dn)
+	if len(p.Identity) > 0 {
+		dn = bytes.TrimPrefix(bytes.Clone(p.Identity), []byte("dn:"))
+	}
+	norm, err := x.s.opt.Store.CheckDN(dn)
+	if err != nil {
+		return nil, false, err
+	}
+	if bytes.Equal(norm, x.s.rootNorm) {
+		return nil, false, ldapwire.Errorf(ldapwire.UnwillingToPerform, "the password of the root DN is in a file of the server")
+	}
+	own := bytes.Equal(norm, x.who.norm)
+	if !own && !x.who.rights.Write {
+		return nil, false, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+	}
+	if err := x.settle(w); err != nil {
+		return nil, false, err
+	}
+	if p.Old == nil && !x.who.rights.Write {
+		return nil, false, ldapwire.Errorf(ldapwire.UnwillingToPerform, "the old password is missing")
+	}
+	if p.Old != nil {
+		stored, _, err := x.candidate(w, norm)
+		if err != nil {
+			return nil, false, err
+		}
+		if err := x.pause(w); err != nil {
+			return nil, false, err
+		}
+		match, err := x.s.opt.Passwords.Verify(context.Background(), stored, p.Old)
+		if err != nil {
+			return nil, false, err
+		}
+		if !match {
+			return nil, false, ldapwire.Errorf(ldapwire.UnwillingToPerform, "the old password is wrong")
+		}
+	}
+	if p.New == nil {
+		p.New, made = makePassword(), true
+	}
+	return dn, made, nil
+}
+
+// makePassword makes one of 100 random bits.
+func makePassword() []byte {
+	var b [13]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the process instead
+	return []byte(strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))[:20])
+}
