@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,10 +88,25 @@ func (w *MaildirWriter) Folder(name string, subscribed bool) (*FolderWriter, err
 }
 
 // Write writes one message into cur, durably: its bytes are on the device before it has its name.
-func (f *FolderWriter) Write(r io.Reader, flags, keywords []string, date time.Time) (err error) {
+func (f *FolderWriter) Write(r io.Reader, flags, keywords []string, date time.Time) error {
 	f.w.count++
-	name := fmt.Sprintf("%d.%s_%d.shoal", date.Unix(), f.w.run, f.w.count)
+	return f.WriteAs(fmt.Sprintf("%s_%d", f.w.run, f.w.count), r, flags, keywords, date)
+}
+
+// WriteAs is Write with a unique part of the name that the caller chooses: a message that was written before is
+// known by it again (MaildirMessage.Base begins with the time and a dot, then it follows up to the next dot). It
+// must be unique in the folder and hold no dot, comma, colon or slash. What a writer that was killed left in tmp is
+// replaced.
+func (f *FolderWriter) WriteAs(unique string, r io.Reader, flags, keywords []string, date time.Time) (err error) {
+	name := fmt.Sprintf("%d.%s.shoal", date.Unix(), unique)
 	tmp := filepath.Join(f.path, "tmp", name)
+	info := f.info(flags, keywords)
+	if err := f.saveKeywords(); err != nil { // before a name has a letter that nobody could explain
+		return err
+	}
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write Maildir message: %w", err)
+	}
 	file, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write Maildir message: %w", err)
@@ -104,7 +120,7 @@ func (f *FolderWriter) Write(r io.Reader, flags, keywords []string, date time.Ti
 		err = os.Chtimes(tmp, date, date)
 	}
 	if err == nil {
-		err = os.Rename(tmp, filepath.Join(f.path, "cur", fmt.Sprintf("%s,S=%d:2,%s", name, size, f.info(flags, keywords))))
+		err = os.Rename(tmp, filepath.Join(f.path, "cur", fmt.Sprintf("%s,S=%d:2,%s", name, size, info)))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write Maildir message: %w", err), os.Remove(tmp))
@@ -144,18 +160,22 @@ func containsFold(list []string, s string) bool {
 	return slices.ContainsFunc(list, func(e string) bool { return strings.EqualFold(e, s) })
 }
 
-// Close writes the folder's keywords and makes the names of its messages durable. lost are keywords that had no
-// letter left: a Maildir folder can have 26.
-func (f *FolderWriter) Close() (lost []string, err error) {
-	if f.changed {
-		var b strings.Builder
-		for i, k := range f.keywords {
-			fmt.Fprintf(&b, "%d %s\n", i, k)
-		}
-		if err := writeFile(filepath.Join(f.path, keywordsFile), b.String()); err != nil {
-			return f.lost, err
-		}
+// saveKeywords writes the folder's keywords where one is new.
+func (f *FolderWriter) saveKeywords() error {
+	if !f.changed {
+		return nil
 	}
+	var b strings.Builder
+	for i, k := range f.keywords {
+		fmt.Fprintf(&b, "%d %s\n", i, k)
+	}
+	f.changed = false
+	return writeFile(filepath.Join(f.path, keywordsFile), b.String())
+}
+
+// Close makes the names of the folder's messages durable. lost are keywords that had no letter left: a Maildir
+// folder can have 26.
+func (f *FolderWriter) Close() (lost []string, err error) {
 	return f.lost, syncDir(filepath.Join(f.path, "cur"))
 }
 

@@ -3,24 +3,25 @@ package shoalctl
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapclient"
-	"github.com/emersion/go-sasl"
+
+	"shoal/daemons/internal/imapwire"
 )
 
 // imapReader reads an account's mail over IMAP and changes nothing there: mailboxes are opened by EXAMINE,
 // contents taken by BODY.PEEK[].
 type imapReader struct {
-	c      *imapclient.Client
-	broken bool // a content was left unread
+	a      *appender // its connection; nothing is appended
+	broken bool      // a content was left unread
 }
 
 // mailboxView is a mailbox as the reader found it.
@@ -64,184 +65,317 @@ func imapTLS(c *IMAP) (*tls.Config, error) {
 
 // openIMAP connects over TLS and logs in.
 func openIMAP(c *IMAP, user, password string) (*imapReader, error) {
-	config, err := imapTLS(c)
+	a, err := dialIMAP(c, user, password)
 	if err != nil {
 		return nil, err
 	}
-	client, err := imapclient.DialTLS(c.Address, &imapclient.Options{TLSConfig: config, Dialer: &net.Dialer{Timeout: 10 * time.Second}})
-	if err != nil {
-		return nil, fmt.Errorf("%w: IMAP at %s: %w", errUnreachable, c.Address, err)
-	}
-	if err := client.Authenticate(sasl.NewPlainClient("", user, password)); err != nil {
-		client.Close()
-		return nil, fmt.Errorf("IMAP at %s: login of %s: %w", c.Address, user, err)
-	}
-	return &imapReader{c: client}, nil
+	return &imapReader{a: a}, nil
 }
 
-// close says goodbye, unless a content was left unread: then the connection is only cut, which must not be waited
-// for because the client's own reader may still stand at that content.
+// close says goodbye, unless a content was left unread.
 func (r *imapReader) close() {
-	if r.broken {
-		go func() { _ = r.c.Close() }()
-		return
+	if !r.broken {
+		_, _ = r.a.command("LOGOUT", "")
 	}
-	_ = r.c.Logout().Wait()
-	_ = r.c.Close()
+	r.a.conn.Close()
+}
+
+// ask sends a command and gives each untagged answer to f: the line up to the first literal, without its length, and
+// the literal as a stream that f may read. What follows the literal is left out.
+func (r *imapReader) ask(command string, f func(answer string, literal io.Reader) error) error {
+	tag := r.a.nextTag()
+	if _, err := fmt.Fprintf(r.a.w, "%s %s\r\n", tag, command); err != nil {
+		return err
+	}
+	if err := r.a.flush(); err != nil {
+		return err
+	}
+	for {
+		line, size, err := r.a.part()
+		if err != nil {
+			return err
+		}
+		if rest, ok := strings.CutPrefix(line, tag+" "); ok {
+			return verdict(rest)
+		}
+		if strings.HasPrefix(line, "* BYE") && command != "LOGOUT" {
+			return fmt.Errorf("the server ends the connection: %s", printable(line[2:]))
+		}
+		if size < 0 {
+			if err := f(line, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		body := &io.LimitedReader{R: &patient{r.a}, N: size}
+		if err := f(line, body); err != nil {
+			r.broken = true
+			return err
+		}
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			return err
+		}
+		if body.N > 0 {
+			return io.ErrUnexpectedEOF
+		}
+		if _, err := r.a.line(); err != nil { // what follows the literal
+			return err
+		}
+	}
+}
+
+// patient gives each piece of a literal as long as an answer.
+type patient struct{ a *appender }
+
+func (p *patient) Read(b []byte) (int, error) {
+	if err := p.a.conn.SetReadDeadline(time.Now().Add(imapTimeout)); err != nil {
+		return 0, err
+	}
+	return p.a.r.Read(b)
 }
 
 // mailboxes lists the account's mailboxes, INBOX first, the others by name, without those that only hold others.
 func (r *imapReader) mailboxes() ([]mailboxView, error) {
-	list := func(options *imap.ListOptions) ([]*imap.ListData, error) {
-		return r.c.List("", "*", options).Collect()
-	}
-	all, err := list(nil)
-	if err != nil {
-		return nil, fmt.Errorf("list mailboxes: %w", err)
+	list := func(command string, f func(name string, attributes []string)) error {
+		return r.ask(command+` "" "*"`, func(answer string, literal io.Reader) error {
+			rest, ok := strings.CutPrefix(answer, "* "+command+" ")
+			if !ok {
+				return nil
+			}
+			tokens := imapTokens(rest) // (attributes) delimiter name
+			name := ""
+			switch {
+			case literal != nil:
+				text, err := io.ReadAll(io.LimitReader(literal, maxAnswerLine))
+				if err != nil {
+					return err
+				}
+				name = string(text)
+			case len(tokens) >= 3:
+				name = tokens[2]
+			default:
+				return fmt.Errorf("the server's answer is not readable: %s", printable(answer))
+			}
+			decoded, err := imapwire.DecodeUTF7(name)
+			if err != nil {
+				return fmt.Errorf("mailbox %q: %w", name, err)
+			}
+			f(decoded, strings.Fields(strings.Trim(tokens[0], "()")))
+			return nil
+		})
 	}
 	subscribed := map[string]bool{}
-	if names, err := list(&imap.ListOptions{SelectSubscribed: true}); err == nil { // without LIST-EXTENDED: unknown
-		for _, d := range names {
-			subscribed[d.Mailbox] = true
-		}
+	if err := list("LSUB", func(name string, _ []string) { subscribed[name] = true }); err != nil && !errors.As(err, &refusal{}) {
+		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}
 	var views []mailboxView
-	for _, d := range all {
-		if slices.Contains(d.Attrs, imap.MailboxAttrNoSelect) || slices.Contains(d.Attrs, imap.MailboxAttrNonExistent) {
-			continue
+	err := list("LIST", func(name string, attributes []string) {
+		for _, a := range attributes {
+			if strings.EqualFold(a, `\Noselect`) || strings.EqualFold(a, `\NonExistent`) {
+				return
+			}
 		}
-		views = append(views, mailboxView{name: slashed(d.Mailbox, d.Delim), raw: d.Mailbox, subscribed: subscribed[d.Mailbox]})
+		views = append(views, mailboxView{name: slashed(name, r.a.separator), raw: name, subscribed: subscribed[name]})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list mailboxes: %w", err)
 	}
 	slices.SortFunc(views, func(a, b mailboxView) int { return folderOrder(a.name, b.name) })
 	return views, nil
 }
 
 // slashed writes a mailbox name with "/" between levels.
-func slashed(name string, delimiter rune) string {
-	if strings.EqualFold(name, "INBOX") {
+func slashed(name, separator string) string {
+	switch {
+	case strings.EqualFold(name, "INBOX"):
 		return "INBOX"
-	}
-	if delimiter == 0 || delimiter == '/' {
+	case separator == "/" || separator == "":
 		return name
 	}
-	return strings.ReplaceAll(strings.ReplaceAll(name, "/", "_"), string(delimiter), "/")
+	return strings.ReplaceAll(strings.ReplaceAll(name, "/", "_"), separator, "/")
+}
+
+// imapTokens takes apart what stands in an answer: atoms, quoted strings (their content), and parenthesised lists as
+// a whole with the parentheses.
+func imapTokens(s string) []string {
+	var all []string
+	for s = strings.TrimLeft(s, " "); s != ""; s = strings.TrimLeft(s, " ") {
+		switch s[0] {
+		case '"':
+			var text strings.Builder
+			i := 1
+			for ; i < len(s) && s[i] != '"'; i++ {
+				if s[i] == '\\' && i+1 < len(s) {
+					i++
+				}
+				text.WriteByte(s[i])
+			}
+			all, s = append(all, text.String()), s[min(i+1, len(s)):]
+		case '(':
+			i := strings.IndexByte(s, ')')
+			if i < 0 {
+				return append(all, s)
+			}
+			all, s = append(all, s[:i+1]), s[i+1:]
+		default:
+			i := strings.IndexAny(s, " (")
+			if i < 0 {
+				i = len(s)
+			}
+			all, s = append(all, s[:i]), s[i:]
+		}
+	}
+	return all
+}
+
+// quote writes a mailbox name as the server has it.
+func (r *imapReader) quote(raw string) string {
+	encoded := string(imapwire.AppendUTF7(nil, raw))
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(encoded) + `"`
 }
 
 // open opens a mailbox for reading and fills its view.
 func (r *imapReader) open(m *mailboxView) error {
-	data, err := r.c.Select(m.raw, &imap.SelectOptions{ReadOnly: true}).Wait()
+	err := r.ask("EXAMINE "+r.quote(m.raw), func(answer string, _ io.Reader) error {
+		var n int64
+		if _, err := fmt.Sscanf(answer, "* %d EXISTS", &n); err == nil {
+			m.messages = n
+		}
+		if i := strings.Index(answer, "[UIDVALIDITY "); i >= 0 {
+			if _, err := fmt.Sscanf(answer[i:], "[UIDVALIDITY %d]", &m.validity); err != nil {
+				return fmt.Errorf("the server's answer is not readable: %s", printable(answer))
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("mailbox %s: %w", m.name, err)
 	}
-	m.validity, m.messages = data.UIDValidity, int64(data.NumMessages)
 	return nil
 }
 
-// measure asks how much is in a mailbox, without opening it.
+// measure asks how much is in a mailbox, without opening it. A refusal means that there is none.
 func (r *imapReader) measure(m *mailboxView) error {
-	caps := r.c.Caps()
-	sized := caps.Has(imap.CapStatusSize) || caps.Has(imap.CapIMAP4rev2)
-	data, err := r.c.Status(m.raw, &imap.StatusOptions{NumMessages: true, UIDNext: true, UIDValidity: true, Size: sized}).Wait()
+	items := "MESSAGES UIDNEXT UIDVALIDITY"
+	m.size = -1
+	if slices.Contains(r.a.caps, "STATUS=SIZE") {
+		items += " SIZE"
+	}
+	err := r.ask("STATUS "+r.quote(m.raw)+" ("+items+")", func(answer string, _ io.Reader) error {
+		open := strings.LastIndexByte(answer, '(')
+		if !strings.HasPrefix(answer, "* STATUS ") || open < 0 {
+			return nil
+		}
+		tokens := strings.Fields(strings.TrimSuffix(answer[open+1:], ")"))
+		for i := 0; i+1 < len(tokens); i += 2 {
+			n, err := strconv.ParseInt(tokens[i+1], 10, 64)
+			if err != nil {
+				return fmt.Errorf("the server's answer is not readable: %s", printable(answer))
+			}
+			switch strings.ToUpper(tokens[i]) {
+			case "MESSAGES":
+				m.messages = n
+			case "UIDNEXT":
+				m.next = imap.UID(n)
+			case "UIDVALIDITY":
+				m.validity = uint32(n)
+			case "SIZE":
+				m.size = n
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("mailbox %s: %w", m.name, err)
-	}
-	m.size, m.validity, m.next = -1, data.UIDValidity, data.UIDNext
-	if data.Size != nil {
-		m.size = *data.Size
-	}
-	if data.NumMessages != nil {
-		m.messages = int64(*data.NumMessages)
 	}
 	return nil
 }
 
 // messages gives uid and size of the messages of the open mailbox whose UID is at least first.
 func (r *imapReader) messages(first imap.UID) ([]storedMessage, error) {
-	var set imap.UIDSet
-	set.AddRange(first, 0)
-	cmd := r.c.Fetch(set, &imap.FetchOptions{UID: true, RFC822Size: true})
 	var all []storedMessage
-	for data := cmd.Next(); data != nil; data = cmd.Next() {
-		var m storedMessage
-		for item := data.Next(); item != nil; item = data.Next() {
-			m.take(item)
-		}
-		if m.uid >= first { // "n:*" names the last message even if it is below n
+	err := r.ask(fmt.Sprintf("UID FETCH %d:* (UID RFC822.SIZE)", first), func(answer string, _ io.Reader) error {
+		m, ok, err := parseFetch(answer)
+		if ok && m.uid >= first && m.size >= 0 { // "n:*" names the last message even if it is below n
 			all = append(all, m)
 		}
-	}
-	if err := cmd.Close(); err != nil {
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list messages: %w", err)
 	}
 	return all, nil
 }
 
-func (m *storedMessage) take(item imapclient.FetchItemData) {
-	switch item := item.(type) {
-	case imapclient.FetchItemDataUID:
-		m.uid = item.UID
-	case imapclient.FetchItemDataRFC822Size:
-		m.size = item.Size
-	case imapclient.FetchItemDataInternalDate:
-		m.date = item.Time
-	case imapclient.FetchItemDataFlags:
-		m.flags = nil
-		for _, flag := range item.Flags {
-			m.flags = append(m.flags, string(flag))
+// parseFetch reads the items of a FETCH answer up to the content; ok says whether it is one. Without RFC822.SIZE size
+// is -1.
+func parseFetch(answer string) (m storedMessage, ok bool, err error) {
+	number, rest, _ := strings.Cut(strings.TrimPrefix(answer, "* "), " FETCH (")
+	if _, err := strconv.ParseUint(number, 10, 32); err != nil || rest == "" {
+		return m, false, nil
+	}
+	m.size = -1
+	tokens := imapTokens(strings.TrimSuffix(rest, ")"))
+	bad := func() (storedMessage, bool, error) {
+		return m, false, fmt.Errorf("the server's answer is not readable: %s", printable(answer))
+	}
+	for i := 0; i+1 < len(tokens); i += 2 {
+		value := tokens[i+1]
+		switch strings.ToUpper(tokens[i]) {
+		case "UID":
+			n, err := strconv.ParseUint(value, 10, 32)
+			if err != nil {
+				return bad()
+			}
+			m.uid = imap.UID(n)
+		case "RFC822.SIZE":
+			if m.size, err = strconv.ParseInt(value, 10, 64); err != nil {
+				return bad()
+			}
+		case "INTERNALDATE":
+			if m.date, err = time.Parse("_2-Jan-2006 15:04:05 -0700", value); err != nil {
+				return bad()
+			}
+		case "FLAGS":
+			m.flags = strings.Fields(strings.Trim(value, "()"))
 		}
 	}
+	return m, m.uid != 0, nil
 }
 
 // contents gives the messages of these UIDs of the open mailbox to f, each with its content as a stream that is
 // valid until f returns. Messages that are gone meanwhile are left out. After an error of f the connection is of
 // no more use.
 func (r *imapReader) contents(uids []imap.UID, f func(storedMessage, io.Reader) error) error {
-	whole := []*imap.FetchItemBodySection{{Peek: true}}
 	for batch := range slices.Chunk(uids, readBatch) {
-		cmd := r.c.Fetch(imap.UIDSetNum(batch...), &imap.FetchOptions{UID: true, Flags: true, InternalDate: true, RFC822Size: true, BodySection: whole})
-		for data := cmd.Next(); data != nil; data = cmd.Next() {
-			if err := eachContent(data, f); err != nil {
-				r.broken = true
+		command := "UID FETCH " + imap.UIDSetNum(batch...).String() + " (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])"
+		err := r.ask(command, func(answer string, literal io.Reader) error {
+			head, isContent := strings.CutSuffix(answer, " BODY[]")
+			if literal != nil && !isContent {
+				return nil
+			}
+			m, ok, err := parseFetch(head)
+			if err != nil || !ok || literal == nil && !strings.Contains(answer, ` BODY[] ""`) {
+				return err // not an answer with a content: flags that another client changed
+			}
+			if literal == nil {
+				literal = strings.NewReader("")
+			}
+			counted := &countingReader{r: literal}
+			if err := f(m, counted); err != nil {
 				return err
 			}
-		}
-		if err := cmd.Close(); err != nil {
+			if _, err := io.Copy(io.Discard, counted); err != nil {
+				return fmt.Errorf("fetch of message %d: %w", m.uid, err)
+			}
+			if counted.n != m.size || m.date.IsZero() {
+				return fmt.Errorf("message %d has %d bytes, the server said %d", m.uid, counted.n, m.size)
+			}
+			return nil
+		})
+		if err != nil {
 			return fmt.Errorf("fetch: %w", err)
 		}
-	}
-	return nil
-}
-
-// eachContent reads one FETCH answer. The content comes last, as it was asked for.
-func eachContent(data *imapclient.FetchMessageData, f func(storedMessage, io.Reader) error) error {
-	var m storedMessage
-	given := false
-	for item := data.Next(); item != nil; item = data.Next() {
-		body, ok := item.(imapclient.FetchItemDataBodySection)
-		if !ok {
-			m.take(item)
-			continue
-		}
-		if body.Literal == nil {
-			continue
-		}
-		if m.uid == 0 || m.date.IsZero() {
-			return fmt.Errorf("the server gives the content of message %d before its UID and date", data.SeqNum)
-		}
-		counted := &countingReader{r: body.Literal}
-		if err := f(m, counted); err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, counted); err != nil {
-			return fmt.Errorf("fetch of message %d: %w", m.uid, err)
-		}
-		if counted.n != m.size {
-			return fmt.Errorf("message %d has %d bytes, the server said %d", m.uid, counted.n, m.size)
-		}
-		given = true
-	}
-	if m.uid != 0 && !given && m.size > 0 && !m.date.IsZero() {
-		return fmt.Errorf("the server does not give the content of message %d", m.uid)
 	}
 	return nil
 }

@@ -176,41 +176,53 @@ func (a *appender) flush() error {
 
 // line reads one answer line; literals inside of it are left out.
 func (a *appender) line() (string, error) {
+	text, size, err := a.part()
+	for err == nil && size >= 0 {
+		if _, err = io.CopyN(io.Discard, a.r, size); err != nil {
+			break
+		}
+		var more string
+		more, size, err = a.part()
+		if text += more; len(text) > maxAnswerLine {
+			return "", fmt.Errorf("the server's answer is longer than %d bytes", maxAnswerLine)
+		}
+	}
+	return text, err
+}
+
+// part reads up to the end of a line. If a literal follows, size is its length, which is cut from the text; otherwise
+// -1.
+func (a *appender) part() (text string, size int64, err error) {
 	if err := a.conn.SetReadDeadline(time.Now().Add(imapTimeout)); err != nil {
-		return "", err
+		return "", -1, err
 	}
 	var whole strings.Builder
 	for {
 		part, err := a.r.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			err = nil
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return "", err
+			return "", -1, err
 		}
 		if whole.Len()+len(part) > maxAnswerLine {
-			return "", fmt.Errorf("the server's answer is longer than %d bytes", maxAnswerLine)
+			return "", -1, fmt.Errorf("the server's answer is longer than %d bytes", maxAnswerLine)
 		}
 		whole.Write(part)
-		if part[len(part)-1] != '\n' {
-			continue
-		}
-		text := strings.TrimRight(whole.String(), "\r\n")
-		open := strings.LastIndexByte(text, '{')
-		if open < 0 || !strings.HasSuffix(text, "}") {
-			return text, nil
-		}
-		n, err := strconv.ParseInt(text[open+1:len(text)-1], 10, 32)
-		if err != nil {
-			return text, nil
-		}
-		if _, err := io.CopyN(io.Discard, a.r, n); err != nil {
-			return "", err
+		if err == nil {
+			break
 		}
 	}
+	text = strings.TrimRight(whole.String(), "\r\n")
+	open := strings.LastIndexByte(text, '{')
+	if open < 0 || !strings.HasSuffix(text, "}") {
+		return text, -1, nil
+	}
+	n, err := strconv.ParseUint(text[open+1:len(text)-1], 10, 32)
+	if err != nil {
+		return text, -1, nil
+	}
+	return strings.TrimSuffix(text[:open], " "), int64(n), nil
 }
 
 // quoteMailbox writes a mailbox name for a command (RFC 3501 §5.1.3).

@@ -280,9 +280,8 @@ func (s *importState) look(ctx context.Context, r *imapReader, separator string)
 	for name, box := range s.boxes {
 		m := &mailboxView{name: name, raw: strings.ReplaceAll(name, "/", separator)}
 		err := r.measure(m)
-		var told *imap.Error
 		switch {
-		case errors.As(err, &told): // it is gone; if that is not why, creating it fails, too
+		case errors.As(err, &refusal{}): // it is gone; if that is not why, creating it fails, too
 			delete(s.boxes, name)
 		case err != nil:
 			return err

@@ -179,7 +179,7 @@ func TestFailedMessagesAreTriedAgain(t *testing.T) {
 	if code, _ := run("--max-size", "1000 B"); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	if err := l.reader("carol@example.test").c.Delete("Old").Wait(); err != nil {
+	if _, err := l.reader("carol@example.test").a.command("DELETE Old", ""); err != nil {
 		t.Fatal(err)
 	}
 	if code, text := run(); code != 0 {

@@ -97,7 +97,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, dirclient.ErrExists), errors.Is(err, dirclient.ErrNoSuchAccount),
 		errors.Is(err, dirclient.ErrNoSuchDomain), errors.Is(err, dirclient.ErrNoSuchEntry),
-		errors.Is(err, errNoSuchEntry):
+		errors.Is(err, errNoSuchEntry), errors.Is(err, errNoSuchMailbox), errors.Is(err, errTargetExists):
 		return exitName
 	case errors.Is(err, dirclient.ErrUnavailable), errors.Is(err, errUnreachable), errors.Is(err, devcluster.ErrNotRunning):
 		return exitUnreachable
@@ -132,7 +132,7 @@ With --json every command answers in JSON.
 	flags.StringVar(&t.config, "config", "", "configuration file of shoalctl (default: shoalctl.hcl in the data folder)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("shoalctl {{.Version}}\n")
-	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdQueue(),
+	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdExport(), t.cmdQueue(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	return root
 }
