@@ -169,4 +169,3 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 		t.Errorf("%d connections", s.opened())
 	}
 }
-
