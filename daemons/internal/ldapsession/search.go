@@ -46,6 +46,10 @@ func (x *session) search(w *work) error {
 	if f := x.s.virtualEntry(q); f != nil {
 		return x.searchVirtual(w, f)
 	}
+	if err := x.s.unready(); err != nil {
+		x.fail(w, err)
+		return nil
+	}
 	if err := x.settle(w); err != nil {
 		return err
 	}

@@ -58,11 +58,14 @@ type Options struct {
 	TLS    *tls.Config // nil: no StartTLS and no TLS listener
 	// Referral, if not empty, names the servers that take updates: this one takes none.
 	Referral []string
-	Limits   Limits
-	Vendor   string // vendorVersion of the root DSE
-	Clock    clock.Clock
-	Log      *slog.Logger
-	Metrics  prometheus.Registerer // may be nil
+	// Ready, if set, is asked until it returns nil once; before that, binds, searches and comparisons
+	// are answered "unavailable": a part of a directory must not be taken for the whole.
+	Ready   func() error
+	Limits  Limits
+	Vendor  string // vendorVersion of the root DSE
+	Clock   clock.Clock
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // may be nil
 }
 
 // Listening says how a listener treats its connections.
@@ -83,6 +86,7 @@ type Server struct {
 	work      sync.Pool
 	buffers   sync.Pool
 
+	ready    atomic.Bool
 	now      atomic.Int64 // coarse time since boot in ns, kept by the sweeper
 	password atomic.Pointer[string]
 
@@ -268,6 +272,20 @@ func (s *Server) sweep() {
 		s.mu.Unlock()
 		t.Reset(sweepInterval)
 	}
+}
+
+// unready returns why this server does not answer yet, nil if it does.
+func (s *Server) unready() error {
+	if s.ready.Load() {
+		return nil
+	}
+	if s.opt.Ready != nil {
+		if err := s.opt.Ready(); err != nil {
+			return &ldapwire.Error{Code: ldapwire.Unavailable, Message: err.Error()}
+		}
+	}
+	s.ready.Store(true)
+	return nil
 }
 
 func (s *Server) wireLimits() ldapwire.Limits {

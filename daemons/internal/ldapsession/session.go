@@ -275,6 +275,9 @@ func (x *session) handle(w *work, frame []byte) error {
 	if err == nil {
 		err = w.ctl.parse(m)
 	}
+	if err == nil && (m.Op == ldapwire.OpBindRequest || m.Op == ldapwire.OpCompareRequest) {
+		err = x.s.unready()
+	}
 	if err != nil {
 		x.fail(w, err)
 		return nil
@@ -317,7 +320,7 @@ func result(err error) *ldapwire.Result {
 // fail answers the current request with an error.
 func (x *session) fail(w *work, err error) {
 	r := result(err)
-	if r.Code == ldapwire.Unavailable {
+	if r.Code == ldapwire.Unavailable && x.s.ready.Load() {
 		x.log.Error("ldap operation failed", x.attrs(), "operation", w.msg.Op.String(), "error", err)
 	}
 	x.answer(w, r)

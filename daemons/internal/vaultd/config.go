@@ -41,8 +41,10 @@ type Config struct {
 	Listeners []conf.Listener `hcl:"listener,block"`
 	// PublicTLS is shown to LDAP clients (StartTLS and ldaps); without it the certificate of identity.
 	PublicTLS *conf.PublicTLS `hcl:"public_tls,block"`
-	Limits    Limits          `hcl:"limits,block"`
-	Password  Password        `hcl:"password,block"`
+	// Shadow makes this vault a copy of another one, which takes no updates itself.
+	Shadow   *Shadow  `hcl:"shadow,block"`
+	Limits   Limits   `hcl:"limits,block"`
+	Password Password `hcl:"password,block"`
 }
 
 // Root is the identity that may write.
@@ -64,6 +66,26 @@ type Database struct {
 	ChangeLog time.Duration `hcl:"change_log,optional" default:"168h" min:"1m" max:"8760h"`
 	// GroupCommit is how many waiting writes share one commit at most.
 	GroupCommit int `hcl:"group_commit,optional" default:"256" min:"1" max:"4096"`
+}
+
+// Shadow says of whom this vault is a copy.
+type Shadow struct {
+	// Provider are the URIs of the master, tried in order: ldaps://host:port, or ldap://host:port (then
+	// StartTLS is demanded).
+	Provider []string `hcl:"provider" conf:"ldapuri" example:"ldaps://vault1.example.net:636"`
+	// BindDN is whom to bind as there: an entry of shoalRole vault, which gets the passwords too. An empty
+	// one stands for this server's own entry.
+	BindDN       string `hcl:"bind_dn,optional" conf:"dn"`
+	PasswordFile string `hcl:"password_file" conf:"secret" example:"/etc/shoal/vault2.secret"`
+	// CAFile verifies the provider's certificate where that is not of the internal CA.
+	CAFile string `hcl:"ca_file,optional" conf:"path"`
+	// Referral are the URIs that clients with updates are sent to; none stand for those of provider.
+	Referral []string `hcl:"referral,optional" conf:"ldapuri"`
+	// Timeout bounds connecting to the provider, Probe is how often it is asked for a sign of life (after
+	// three without an answer the connection is given up), Retry the longest pause between two attempts.
+	Timeout time.Duration `hcl:"timeout,optional" default:"5s" min:"100ms" max:"5m"`
+	Probe   time.Duration `hcl:"probe,optional" default:"5s" min:"100ms" max:"5m"`
+	Retry   time.Duration `hcl:"retry,optional" default:"5s" min:"100ms" max:"10m"`
 }
 
 // Limits bound what clients may ask for.
@@ -107,6 +129,14 @@ func (c *Config) RootDN() string {
 	return "cn=admin," + c.Suffix
 }
 
+// ShadowDN is Shadow.BindDN or its default.
+func (c *Config) ShadowDN() string {
+	if c.Shadow.BindDN != "" {
+		return c.Shadow.BindDN
+	}
+	return "cn=" + c.Server.Name + "," + serversDN(c.Suffix)
+}
+
 // Common gives the shared blocks to the kit.
 func (c *Config) Common() kit.Common {
 	return kit.Common{Server: &c.Server, Identity: c.Identity, Management: c.Management, Control: c.Control, Log: &c.Log, Drain: &c.Drain}
@@ -124,6 +154,14 @@ func (c *Config) Validate() error {
 		}
 		if a, err := netip.ParseAddrPort(c.Listeners[i].Address); err != nil || !a.Addr().IsLoopback() {
 			return conf.Invalid("allow_plain", "listener %q is bound to %s: passwords without TLS are for loopback addresses only", name, c.Listeners[i].Address)
+		}
+	}
+	if s := c.Shadow; s != nil {
+		if len(s.Provider) == 0 {
+			return conf.Invalid("provider", "must name the master")
+		}
+		if s.CAFile == "" && c.Identity == nil {
+			return conf.Invalid("ca_file", "needs a file, or a block identity: the master's certificate must be verified")
 		}
 	}
 	for _, l := range c.Listeners {

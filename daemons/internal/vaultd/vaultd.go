@@ -7,6 +7,9 @@
 // the servers read everything, an account reads its own entry, the root DN reads and writes; nobody
 // reads or compares passwords.
 //
+// A vault with a block shadow is a copy of another one (shadow.go): it makes no entries of its own, refers
+// updates to the master, and answers nothing before it has got the whole directory once.
+//
 // TLS: LDAP clients are shown the certificate of public_tls, or that of identity, by which Shoal's own
 // servers know a vault.
 //
@@ -29,6 +32,7 @@ import (
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/ldapsession"
 	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/replica"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -52,6 +56,7 @@ type vault struct {
 	store     *dirstore.Store
 	server    *ldapsession.Server
 	passwords *ldapsession.Passwords
+	replica   *replica.Replica // nil for a master
 	listeners []listening
 	undo      []func() error // what Close does, last first
 }
@@ -75,7 +80,12 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	if err := v.openStore(c); err != nil {
 		return nil, err
 	}
-	if err := bootstrap(v.store, c.RootDN()); err != nil {
+	if c.Shadow != nil {
+		err = v.openReplica(c)
+	} else {
+		err = v.beMaster(c)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := v.openServer(c); err != nil {
@@ -141,6 +151,9 @@ func (v *vault) openServer(c *Config) error {
 	if v.tls != nil {
 		o.TLS = v.tls.TLS()
 	}
+	if v.replica != nil {
+		o.Referral, o.Ready = c.Shadow.referral(), v.replica.Ready
+	}
 	if v.server, err = ldapsession.New(o); err != nil {
 		return err
 	}
@@ -157,6 +170,14 @@ func (l *Limits) session() ldapsession.Limits {
 func (v *vault) Run(ctx context.Context) error {
 	failed := make(chan error, len(v.listeners))
 	var all sync.WaitGroup
+	if v.replica != nil {
+		// The store must not be closed under it.
+		var copying sync.WaitGroup
+		ctx, stop := context.WithCancel(ctx)
+		copying.Go(func() { _ = v.replica.Run(ctx) }) // it ends with ctx, without an error
+		defer copying.Wait()
+		defer stop()
+	}
 	for _, l := range v.listeners {
 		all.Go(func() {
 			if err := v.server.Serve(l.l, l.how); !errors.Is(err, ldapsession.ErrServerClosed) {
@@ -203,10 +224,14 @@ func (v *vault) Reload(_ context.Context, c kit.Config) error {
 	return nil
 }
 
-// Ready returns nil when the database can be read and holds the top entry.
+// Ready returns nil when the database can be read and holds the top entry: that of a shadow once it has
+// got the whole directory, however old that is by now.
 func (v *vault) Ready(context.Context) error {
 	if err := v.store.Check(); err != nil {
 		return err
+	}
+	if v.replica != nil {
+		return v.replica.Ready()
 	}
 	if v.store.Entries() == 0 {
 		return errors.New("the directory is empty")
@@ -221,7 +246,7 @@ func (v *vault) Status(context.Context) map[string]any {
 	for _, c := range csns {
 		age = dirstore.Age(c, v.env.Clock.Now()).Round(time.Second).String()
 	}
-	return map[string]any{
+	status := map[string]any{
 		"suffix":         v.store.Suffix(),
 		"mode":           "master",
 		"entries":        v.store.Entries(),
@@ -231,4 +256,8 @@ func (v *vault) Status(context.Context) map[string]any {
 		"connections":    v.server.Connections(),
 		"passwords":      fmt.Sprintf("%d waiting", v.passwords.Waiting()),
 	}
+	if v.replica != nil {
+		v.shadowStatus(status)
+	}
+	return status
 }

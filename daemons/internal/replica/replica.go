@@ -1,0 +1,263 @@
+// Package replica keeps a directory store equal to that of another server, the provider, by content
+// synchronization (RFC 4533, refreshAndPersist). The provider may be a vaultd or OpenLDAP's slapd with
+// syncprov: cookies have its form (ldapwire.SyncCookie).
+//
+// Invariants:
+//
+//   - What is applied is what the provider sent: names, values, entryUUID, entryCSN and every other
+//     operational attribute that is stored. An entry is known by its entryUUID, so a rename is one.
+//   - The cookie is stored in the transaction that holds what it stands for. After a crash the
+//     replica goes on where it was.
+//   - A refresh is applied as it comes, with bounded memory: of each entry one bit is kept. What the
+//     provider did not name is removed only after it said that the refresh is done, and only if it named
+//     the suffix entry: a present phase that lost its list of UUIDs removes nothing.
+//   - Nobody reads half a change. During a refresh readers see some entries as they are at the provider
+//     already and others as they were; contextCSN moves at its end.
+//
+// What cannot be reconciled (an entry whose superior is missing, a UUID that should be here and is not)
+// ends in a whole refresh, without a cookie.
+//
+// A connection is asked for the provider's contextCSN now and then (Options.Probe): an answer is the
+// sign of life that a persist search does not give, and shows whether everything has arrived.
+//
+// Left out on purpose: a part of the tree or of the attributes as content, delta-syncrepl, several
+// providers at once (they are tried in order), SASL.
+package replica
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapwire"
+)
+
+// Options of a Replica. All but Metrics are required.
+type Options struct {
+	Store     *dirstore.Store
+	Providers []string // ldap://host:port (StartTLS is demanded) or ldaps://host:port, tried in order
+	TLS       *tls.Config
+	BindDN    string
+	Password  func() (string, error) // asked for each connection
+	Timeout   time.Duration          // of connecting, TLS and bind together, and of one write
+	Probe     time.Duration          // how often the provider is asked for its contextCSN
+	Retry     time.Duration          // longest pause between two attempts
+	Clock     clock.Clock
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer // may be nil
+}
+
+// State is what a replica is doing.
+type State string
+
+// States.
+const (
+	Connecting State = "connecting"
+	Refreshing State = "refreshing" // gets what it missed, or everything
+	Following  State = "following"  // gets changes as they are made
+	Stopped    State = "stopped"
+)
+
+// Status is shown to operators.
+type Status struct {
+	State       State
+	Provider    string // URI of the last one reached
+	Error       string // why the last connection ended; "" while there is one
+	LastContact time.Time
+	Lag         time.Duration // see Replica.Lag
+	Received    int           // entries got in the refresh under way
+}
+
+// Replica follows a provider.
+type Replica struct {
+	opt       Options
+	endpoints []endpoint
+	metrics   *metrics
+
+	mu        sync.Mutex
+	status    Status
+	theirs    []string      // contextCSN of the provider as last heard
+	inSync    time.Duration // when it was last known that nothing is missing, since boot
+	wasInSync bool
+	whole     bool // the next refresh is done without a cookie
+}
+
+// New checks the options. It connects to nobody: that is Run's.
+func New(o Options) (*Replica, error) {
+	r := &Replica{opt: o, status: Status{State: Stopped}, inSync: o.Clock.Boot()}
+	for _, uri := range o.Providers {
+		e, err := parseURI(uri)
+		if err != nil {
+			return nil, err
+		}
+		r.endpoints = append(r.endpoints, e)
+	}
+	if len(r.endpoints) == 0 {
+		return nil, errors.New("replica: no provider")
+	}
+	if o.TLS == nil {
+		return nil, errors.New("replica: no TLS configuration: a provider is spoken to over TLS only")
+	}
+	// A store that was in step when it was closed is behind by as much as its newest change is old, at most.
+	r.metrics = newMetrics(r)
+	return r, nil
+}
+
+// Pauses between attempts: from retryFirst, doubled, to Options.Retry.
+const retryFirst = 100 * time.Millisecond
+
+// Run follows the provider until ctx ends, and then returns nil. The store must stay open until then.
+func (r *Replica) Run(ctx context.Context) error {
+	defer r.set(func(s *Status) { s.State = Stopped })
+	wait := retryFirst
+	for ctx.Err() == nil {
+		refreshed := false
+		for _, e := range r.endpoints {
+			var err error
+			refreshed, err = r.follow(ctx, e)
+			if ctx.Err() != nil {
+				return nil
+			}
+			r.set(func(s *Status) { s.State, s.Error = Connecting, err.Error() })
+			r.opt.Log.Warn("directory provider is not followed", "event", "replica-disconnected", "provider", e.uri, "error", err)
+			if refreshed {
+				break // it works in principle: try this one again first
+			}
+		}
+		if refreshed {
+			wait = retryFirst
+		}
+		t := r.opt.Clock.NewTimer(wait/2 + rand.N(wait/2+1))
+		select {
+		case <-ctx.Done():
+		case <-t.C():
+		}
+		t.Stop()
+		wait = min(2*wait, r.opt.Retry)
+	}
+	return nil
+}
+
+// follow connects to a provider and follows it until that fails. refreshed tells that it got so far as
+// to finish a refresh.
+func (r *Replica) follow(ctx context.Context, e endpoint) (refreshed bool, err error) {
+	r.set(func(s *Status) { s.State, s.Provider = Connecting, e.uri })
+	c, err := r.connect(ctx, e)
+	if err != nil {
+		r.metrics.connects.WithLabelValues("failed").Inc()
+		return false, err
+	}
+	r.metrics.connects.WithLabelValues("ok").Inc()
+	stop := context.AfterFunc(ctx, c.close)
+	defer stop()
+	defer c.close()
+
+	r.mu.Lock()
+	cookie := r.opt.Store.Cookie()
+	whole := r.whole || cookie == ""
+	r.mu.Unlock()
+	s := newSession(r, c, cookie, whole)
+	err = s.run()
+	var again *inconsistent
+	var refused *ldapwire.Error
+	if errors.As(err, &again) || errors.As(err, &refused) && refused.Code == ldapwire.SyncRefreshRequired {
+		r.mu.Lock()
+		r.whole = true
+		r.mu.Unlock()
+		err = fmt.Errorf("%w: everything is fetched anew", err)
+	}
+	return s.refreshed, err
+}
+
+// inconsistent tells that what came does not fit what is here: only a whole refresh helps.
+type inconsistent struct{ why string }
+
+func (e *inconsistent) Error() string { return "the directory differs from the provider's: " + e.why }
+
+func (r *Replica) set(f func(*Status)) {
+	r.mu.Lock()
+	f(&r.status)
+	r.mu.Unlock()
+}
+
+// heard notes a sign of life, and the provider's contextCSN if csns is not empty.
+func (r *Replica) heard(csns []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.LastContact = r.opt.Clock.Now()
+	if len(csns) > 0 {
+		r.theirs = csns
+	}
+	r.checkSync()
+}
+
+// checkSync notes whether nothing is missing. r.mu is held.
+func (r *Replica) checkSync() bool {
+	if r.status.State != Following {
+		return false
+	}
+	ours := r.opt.Store.ContextCSN()
+	for _, c := range r.theirs {
+		at := ""
+		for _, o := range ours {
+			if dirstore.CSNServer(o) == dirstore.CSNServer(c) {
+				at = o
+			}
+		}
+		if at < c {
+			return false
+		}
+	}
+	r.inSync, r.wasInSync = r.opt.Clock.Boot(), true
+	return true
+}
+
+// Lag is for how long it has not been known that everything of the provider is here: 0 while it is.
+// It says how old what is read here may be, give or take Options.Probe if the provider died unheard.
+func (r *Replica) Lag() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.checkSync() {
+		return 0
+	}
+	if !r.wasInSync {
+		// Since the start nothing is known: as old as the newest change, at most.
+		for _, c := range r.opt.Store.ContextCSN() {
+			return max(dirstore.Age(c, r.opt.Clock.Now()), 0)
+		}
+	}
+	return r.opt.Clock.Boot() - r.inSync
+}
+
+// Ready returns nil when the store holds a whole state of the provider's directory, however old.
+func (r *Replica) Ready() error {
+	if r.opt.Store.Cookie() != "" {
+		return nil
+	}
+	s := r.Status()
+	why := s.Error
+	if why == "" {
+		why = fmt.Sprintf("%d entries so far", s.Received)
+	}
+	return fmt.Errorf("the directory was not yet copied from %s: %s: %s", strings.Join(r.opt.Providers, ", "), s.State, why)
+}
+
+// Status tells how it stands.
+func (r *Replica) Status() Status {
+	lag := r.Lag()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.status
+	s.Lag = lag
+	return s
+}
