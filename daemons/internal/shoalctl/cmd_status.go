@@ -66,17 +66,25 @@ id, when its certificate expires; and what the balancer's checks find of it. The
 
 // status asks the directory for the servers, and all of them at the same time how they are.
 func (t *tool) status(ctx context.Context, c *Config) (*statusView, error) {
+	servers, err := t.servers(ctx, c)
+	v, askErr := t.statusOf(ctx, c, servers)
+	if askErr != nil {
+		return nil, askErr
+	}
+	if err != nil {
+		v.Healthy, v.Directory = false, err.Error()
+	}
+	return v, nil
+}
+
+// statusOf asks these servers.
+func (t *tool) statusOf(ctx context.Context, c *Config, servers []dirclient.Server) (*statusView, error) {
 	k, err := c.control()
 	if err != nil {
 		return nil, err
 	}
 	defer k.close()
-	v := &statusView{Healthy: true, Directory: "ok", Servers: []serverView{}}
-	servers, err := t.servers(ctx, c)
-	if err != nil {
-		v.Healthy, v.Directory = false, err.Error()
-	}
-	v.Servers = make([]serverView, len(servers))
+	v := &statusView{Healthy: true, Directory: "ok", Servers: make([]serverView, len(servers))}
 	var wg sync.WaitGroup
 	for i, s := range servers {
 		wg.Go(func() { v.Servers[i] = ask(ctx, k, s) })

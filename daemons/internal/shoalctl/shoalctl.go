@@ -82,6 +82,9 @@ func (t *tool) main(args []string) int {
 	if err == nil {
 		return 0
 	}
+	if errors.As(err, new(doctorError)) { // it was said
+		return exitCode(err)
+	}
 	fmt.Fprintf(t.err, "shoalctl: %v\n", err)
 	var usage usageError
 	if errors.As(err, &usage) {
@@ -92,7 +95,10 @@ func (t *tool) main(args []string) int {
 
 func exitCode(err error) int {
 	var usage usageError
+	var found doctorError
 	switch {
+	case errors.As(err, &found):
+		return found.code()
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, dirclient.ErrExists), errors.Is(err, dirclient.ErrNoSuchAccount),
@@ -132,7 +138,7 @@ With --json every command answers in JSON.
 	flags.StringVar(&t.config, "config", "", "configuration file of shoalctl (default: shoalctl.hcl in the data folder)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("shoalctl {{.Version}}\n")
-	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdExport(), t.cmdQueue(),
+	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdExport(), t.cmdQueue(), t.cmdDoctor(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	return root
 }
