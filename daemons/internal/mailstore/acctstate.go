@@ -166,9 +166,12 @@ func (s *acctState) create(op *acctOp) bool {
 	if !op.given && op.validity <= s.maxValidity {
 		return false
 	}
-	b := &acctBox{id: op.id, name: op.name, validity: op.validity, attrs: map[string]string{}}
+	b := &acctBox{id: op.id, name: op.name, validity: op.validity}
 	for _, a := range op.attrs {
 		if a.value != "" {
+			if b.attrs == nil {
+				b.attrs = map[string]string{}
+			}
 			b.attrs[a.key] = a.value
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"syscall"
 	"time"
@@ -445,7 +446,7 @@ func (j *journal) relook(nc nonce, n uint64) (bool, error) {
 // slower than the others loses for ever.
 func (j *journal) backOff(losses int, took time.Duration) {
 	d := min(max(took, 50*time.Microsecond), 5*time.Millisecond) * time.Duration(min(losses+1, 10))
-	_ = clock.Sleep(context.Background(), j.vol.clk, time.Duration(j.seed.Int64N(int64(d))))
+	_ = clock.Sleep(context.Background(), j.vol.clk, time.Duration(rand.Int64N(int64(d))))
 }
 
 // tell sends a hint to every other server that has an interest in the log. It uses the listing that
@@ -469,6 +470,9 @@ func (j *journal) tell() {
 			addr = string(buf[:l])
 			if len(j.addrs) > 4096 {
 				clear(j.addrs)
+			}
+			if j.addrs == nil {
+				j.addrs = map[string]string{}
 			}
 			j.addrs[name] = addr
 		}

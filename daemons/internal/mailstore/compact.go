@@ -61,7 +61,7 @@ func (j *journal) checkpoint(ctx context.Context, force bool) error {
 		}
 		n = j.known
 		if force || j.wantsComplete() || j.complete() == 0 || j.tailLost {
-			state, m := j.publish().(snapshotter), maps.Clone(j.marks)
+			state, m := j.publish().(snapshotter), slices.Clone(j.marks)
 			m.trim()
 			other := j.other
 			text = func() ([]byte, error) { return state.appendSnapshot(nil, m, other), nil }

@@ -19,8 +19,8 @@ type mailFold struct {
 	s         *State // the state being built; private until publish
 	shared    bool   // s has been published: copy it before the next change
 	owned     []bool // owned[i]: chunks[i] is private
-	originIdx map[string]uint32
-	kwIdx     map[string]uint32
+	originIdx map[string]uint32 // of s.origins; nil while there are few
+	kwIdx     map[string]uint32 // of s.keywords, joined; nil while there are few
 	sources   map[string]uint32 // source -> live UID; nil until somebody needs it
 	tombLen   int
 	effect    *mailEffect // where the op being folded reports, or nil
@@ -36,12 +36,15 @@ type mailEffect struct {
 	closed    bool // the mailbox was closed already: nothing was done
 }
 
+// noKeywords begins every table of keyword sets; its capacity is used up, so that an append copies it.
+var noKeywords = [][]string{nil}
+
+// fewIndexed is the length up to which a table is searched without a map: a mailbox has few origins and few
+// sets of keywords, and most of what an idle mailbox costs would be the maps.
+const fewIndexed = 16
+
 func newMailFold() *mailFold {
-	return &mailFold{
-		s:         &State{uidNext: 1, keywords: [][]string{nil}},
-		originIdx: map[string]uint32{},
-		kwIdx:     map[string]uint32{"": 0},
-	}
+	return &mailFold{s: &State{uidNext: 1, keywords: noKeywords}}
 }
 
 // edit makes the state writable.
@@ -221,12 +224,26 @@ func (f *mailFold) record(e *entry, uid uint32, opDate int64, modSeq uint64) (ms
 }
 
 func (f *mailFold) origin(o string) uint32 {
-	i, ok := f.originIdx[o]
-	if !ok {
-		i = uint32(len(f.s.origins))
-		o = strings.Clone(o)
-		f.s.origins = append(f.s.origins, o)
+	if f.originIdx == nil {
+		for i, have := range f.s.origins {
+			if have == o {
+				return uint32(i)
+			}
+		}
+	} else if i, ok := f.originIdx[o]; ok {
+		return i
+	}
+	o = strings.Clone(o)
+	i := uint32(len(f.s.origins))
+	f.s.origins = append(f.s.origins, o)
+	switch {
+	case f.originIdx != nil:
 		f.originIdx[o] = i
+	case len(f.s.origins) > fewIndexed:
+		f.originIdx = make(map[string]uint32, 2*fewIndexed)
+		for i, have := range f.s.origins {
+			f.originIdx[have] = uint32(i)
+		}
 	}
 	return i
 }
@@ -235,19 +252,34 @@ func (f *mailFold) keywordSet(k []string) uint32 {
 	if len(k) == 0 {
 		return 0
 	}
-	key := strings.Join(k, "\x00")
-	i, ok := f.kwIdx[key]
-	if !ok {
-		i = uint32(len(f.s.keywords))
-		set := make([]string, len(k))
-		for j := range k {
-			set[j] = strings.Clone(k[j])
+	if f.kwIdx == nil {
+		for i, have := range f.s.keywords {
+			if slices.Equal(have, k) {
+				return uint32(i)
+			}
 		}
-		f.s.keywords = append(f.s.keywords, set)
-		f.kwIdx[key] = i
+	} else if i, ok := f.kwIdx[joinKeywords(k)]; ok {
+		return i
+	}
+	i := uint32(len(f.s.keywords))
+	set := make([]string, len(k))
+	for j := range k {
+		set[j] = strings.Clone(k[j])
+	}
+	f.s.keywords = append(f.s.keywords, set)
+	switch {
+	case f.kwIdx != nil:
+		f.kwIdx[joinKeywords(set)] = i
+	case len(f.s.keywords) > fewIndexed:
+		f.kwIdx = make(map[string]uint32, 2*fewIndexed)
+		for i, have := range f.s.keywords {
+			f.kwIdx[joinKeywords(have)] = uint32(i)
+		}
 	}
 	return i
 }
+
+func joinKeywords(k []string) string { return strings.Join(k, "\x00") }
 
 // push adds a message with the highest UID.
 func (f *mailFold) push(r msgRec, x *msgExt) {

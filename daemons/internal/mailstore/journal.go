@@ -53,7 +53,6 @@ type journal struct {
 	pending   nonce         // the commit in flight
 	pendReqs  []*request
 	addrs     map[string]string // addresses by interest entry: names are never reused
-	seed      *rand.Rand
 }
 
 type published struct {
@@ -123,8 +122,7 @@ var errGone = errors.New("log is gone")
 func newJournal(s *Store, v *volume, kind *logKind, dir string, ref Ref) *journal {
 	return &journal{
 		store: s, vol: v, kind: kind, dir: dir, ref: ref, log: s.log,
-		drive: make(chan struct{}, 1), floor: -1, addrs: map[string]string{},
-		seed: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		drive: make(chan struct{}, 1), floor: -1,
 	}
 }
 

@@ -148,6 +148,9 @@ func (a *Account) Maintain(ctx context.Context) error {
 
 // tidy writes a snapshot if one is due, compacts, and removes interest entries that are too old.
 func (j *journal) tidy(ctx context.Context) error {
+	if _, err := j.read(ctx); err != nil {
+		return err
+	}
 	if err := j.checkpoint(ctx, j.hasDead()); err != nil {
 		return err
 	}

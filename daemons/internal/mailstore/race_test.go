@@ -60,12 +60,12 @@ func (s *staller) hook(r *rand.Rand, every int) func(vfs.Call) vfs.Action {
 
 // linger keeps emptied segments in being for a while, as a slow deletion does: that is when a stale writer can
 // put a record under a name that has been freed.
-func linger(r *rand.Rand) func(vfs.Call) vfs.Action {
+func linger(r *rand.Rand, then func(vfs.Call) vfs.Action) func(vfs.Call) vfs.Action {
 	return func(c vfs.Call) vfs.Action {
 		if c.Op == vfs.OpRmdir && r.IntN(10) > 0 {
 			return vfs.Action{Err: syscall.ENOTEMPTY}
 		}
-		return vfs.Action{}
+		return then(c)
 	}
 }
 
@@ -112,7 +112,7 @@ func adversary(t *testing.T, noFence bool, perWriter int) (lost, acked, fenced i
 	for i, m := range boxes {
 		r := rand.New(rand.NewPCG(uint64(i), 7))
 		if i < 2 { // tidies up all the time
-			faults[i].Hook(linger(r))
+			faults[i].Hook(linger(r, stall.hook(r, 25)))
 			compactors.Add(1)
 			go func() {
 				defer compactors.Done()

@@ -46,57 +46,54 @@ const snapshotRuns = 4
 
 // mark is the last record of one run.
 type mark struct {
-	ctr uint64
-	n   uint64
+	origin string
+	ctr    uint64
+	n      uint64
 }
 
-// marks holds the last record of each run, by origin. A server has one commit in flight per log, so
+// marks holds the last record of each run, sorted by origin. A server has one commit in flight per log, so
 // "is my record at N in the history" is answered by its own mark, whatever has been compacted.
-type marks map[string]mark
+type marks []mark
 
-func (m marks) add(nc nonce, n uint64) {
-	if m[nc.origin].n < n {
-		m[nc.origin] = mark{nc.ctr, n}
+func (m marks) find(origin string) (int, bool) {
+	return slices.BinarySearchFunc(m, origin, func(k mark, o string) int { return strings.Compare(k.origin, o) })
+}
+
+func (m *marks) add(nc nonce, n uint64) {
+	i, ok := m.find(nc.origin)
+	if !ok {
+		*m = slices.Insert(*m, i, mark{origin: nc.origin})
+	}
+	if k := &(*m)[i]; k.n < n {
+		k.ctr, k.n = nc.ctr, n
 	}
 }
 
 // has tells whether record n of the history is the one with this nonce.
 func (m marks) has(nc nonce, n uint64) bool {
-	k, ok := m[nc.origin]
-	return ok && k.n == n && k.ctr == nc.ctr
+	i, ok := m.find(nc.origin)
+	return ok && m[i].n == n && m[i].ctr == nc.ctr
 }
 
 // trim keeps the runs of each server that committed last.
-func (m marks) trim() {
-	byServer := map[string][]string{}
-	for o := range m {
-		s := originServer(o)
-		byServer[s] = append(byServer[s], o)
+func (m *marks) trim() {
+	byServer := map[string][]mark{}
+	for _, k := range *m {
+		s := originServer(k.origin)
+		byServer[s] = append(byServer[s], k)
 	}
+	drop := map[string]bool{}
 	for _, runs := range byServer {
 		if len(runs) <= snapshotRuns {
 			continue
 		}
-		sort.Slice(runs, func(i, j int) bool { return m[runs[i]].n > m[runs[j]].n })
-		for _, o := range runs[snapshotRuns:] {
-			delete(m, o)
+		sort.Slice(runs, func(i, j int) bool { return runs[i].n > runs[j].n })
+		for _, k := range runs[snapshotRuns:] {
+			drop[k.origin] = true
 		}
 	}
+	*m = slices.DeleteFunc(*m, func(k mark) bool { return drop[k.origin] })
 }
-
-func (m marks) origins() []string {
-	out := make([]string, 0, len(m))
-	for o := range m {
-		out = append(out, o)
-	}
-	sort.Strings(out)
-	return out
-}
-
-const (
-	kindMailbox = "mailbox"
-	kindAccount = "account"
-)
 
 func appendSnapshotHead(b []byte, kind string, n uint64) []byte {
 	return fmt.Appendf(b, "shoal-snapshot %d.%d %s\nn %d\n", formatMajor, formatMinor, kind, n)
@@ -104,9 +101,8 @@ func appendSnapshotHead(b []byte, kind string, n uint64) []byte {
 
 // appendCommon writes what snapshots of both kinds have.
 func appendCommon(b []byte, m marks, kept []keptOp, other []string) []byte {
-	for _, o := range m.origins() {
-		k := m[o]
-		b = append(append(b, "s "...), o...)
+	for _, k := range m {
+		b = append(append(b, "s "...), k.origin...)
 		b = append36(append(b, ' '), k.ctr)
 		b = appendDec(append(b, ' '), k.n)
 		b = append(b, '\n')
@@ -228,7 +224,12 @@ func (s *snapshot) line(line, known string) error {
 		if !ok1 || !ok2 || n > s.n || n == 0 {
 			return bad()
 		}
-		s.marks[strings.Clone(f[0])] = mark{ctr, n}
+		origin := strings.Clone(f[0])
+		if i, ok := s.marks.find(origin); ok {
+			return bad()
+		} else {
+			s.marks = slices.Insert(s.marks, i, mark{origin, ctr, n})
+		}
 	case c == 'k':
 		num, op, ok := strings.Cut(arg, " ")
 		n, ok2 := parseDec(num)
