@@ -235,7 +235,9 @@ func (s *acctState) setAttr(op *acctOp) bool {
 		return false
 	}
 	c := *b
-	c.attrs = maps.Clone(b.attrs)
+	if c.attrs = maps.Clone(b.attrs); c.attrs == nil {
+		c.attrs = map[string]string{}
+	}
 	done := set(c.attrs)
 	s.boxes[c.id] = &c
 	return done

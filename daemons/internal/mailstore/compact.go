@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -104,10 +104,12 @@ func (j *journal) delta(tail []tailRecord, chain []link) ([]byte, error) {
 	return appendDelta(nil, j.kind.name, base.n, tail), nil
 }
 
-// linkSnapshot puts a snapshot into its place, whole and stable, unless somebody else's is there.
+// linkSnapshot puts a snapshot into its place, unless somebody else's is there. It is not made durable: a power
+// cut may leave a torn one, which is passed over, and the log is still there. What a floor is to rest on is synced
+// then (makeDurable).
 func (j *journal) linkSnapshot(n uint64, b []byte) error {
 	tmp := j.dir + "/" + dirTmp + "/" + j.store.nextNonce().String()
-	if err := writeFile(j.vol.fs, tmp, b); err != nil {
+	if err := createFile(j.vol.fs, tmp, b, false); err != nil {
 		if isNotExist(err) {
 			return j.gone(tmp)
 		}
@@ -117,6 +119,26 @@ func (j *journal) linkSnapshot(n uint64, b []byte) error {
 	_ = j.vol.fs.Unlink(tmp) // what stays is collected
 	if err != nil && !errors.Is(err, syscall.EEXIST) {
 		return ioErr("link", j.snapPath(n), err)
+	}
+	return nil
+}
+
+// makeDurable syncs a snapshot and its name.
+func (j *journal) makeDurable(n uint64) error {
+	if j.vol.network {
+		return nil
+	}
+	path := j.snapPath(n)
+	f, err := j.vol.fs.Open(path)
+	if err != nil {
+		return ioErr("open", path, err)
+	}
+	err = f.Sync()
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return ioErr("sync", path, err)
 	}
 	return j.vol.syncDir(j.dir + "/" + dirSnap)
 }
@@ -208,25 +230,58 @@ func (j *journal) compact(ctx context.Context) error {
 			return err
 		}
 		old := now.Add(-j.store.o.Retention)
+		newest := false
+		var good []snapInfo // without complete ones that can not be read
 		for i := len(snaps) - 1; i >= 0; i-- {
-			if s := snaps[i]; s.base == 0 && !s.mtime.After(old) {
-				if _, err := j.loadSnapshot(s.n); err == nil {
+			s := snaps[i]
+			aged := !s.mtime.After(old)
+			if s.base == 0 && (!newest || aged && stood == 0) {
+				ok, err := j.proof(s.n)
+				if err != nil {
+					return err
+				}
+				if !ok {
+					continue
+				}
+				newest = true
+				if aged && stood == 0 {
 					stood = s.n
-					break
 				}
 			}
+			good = append(good, s)
 		}
+		slices.Reverse(good)
 		if stood > 0 {
 			if err := j.cut(stood); err != nil {
 				return err
 			}
 		}
-		return j.thin(snaps)
+		return j.thin(good)
 	})
 	if err != nil || stood == 0 {
 		return err
 	}
 	return j.removeDead(ctx, stood)
+}
+
+// proof reads a complete snapshot back and makes it durable. One that can not be read is removed: a power cut tore it,
+// or the disk lost it; either way it is of no use to anybody.
+func (j *journal) proof(n uint64) (bool, error) {
+	_, err := j.loadSnapshot(n)
+	switch {
+	case err == nil:
+		return true, j.makeDurable(n)
+	case isNotExist(err):
+		return false, nil
+	case errors.Is(err, ErrCorrupt):
+		path := j.snapPath(n)
+		j.log.Warn("corrupt snapshot removed", "path", path, "err", err)
+		if err := j.vol.fs.Unlink(path); err != nil && !isNotExist(err) {
+			return false, ioErr("unlink", path, err)
+		}
+		return false, nil
+	}
+	return false, err
 }
 
 type snapInfo struct {

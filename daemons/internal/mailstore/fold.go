@@ -2,6 +2,7 @@ package mailstore
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -16,9 +17,9 @@ const (
 // mailFold folds the records of a mailbox into states. It drives one history: the states it publishes
 // share arrays that grow, so a fold whose records turn out to be void is thrown away with the fold.
 type mailFold struct {
-	s         *State // the state being built; private until publish
-	shared    bool   // s has been published: copy it before the next change
-	owned     []bool // owned[i]: chunks[i] is private
+	s         *State            // the state being built; private until publish
+	shared    bool              // s has been published: copy it before the next change
+	owned     []bool            // owned[i]: chunks[i] is private
 	originIdx map[string]uint32 // of s.origins; nil while there are few
 	kwIdx     map[string]uint32 // of s.keywords, joined; nil while there are few
 	sources   map[string]uint32 // source -> live UID; nil until somebody needs it

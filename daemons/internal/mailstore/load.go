@@ -64,7 +64,7 @@ func (j *journal) reload() error {
 			case errors.Is(err, ErrNewerFormat), !errors.Is(err, ErrCorrupt):
 				return err
 			default:
-				j.log.Error("snapshot is corrupt", "path", j.snapPath(snaps[i]), "err", err)
+				j.log.Warn("snapshot is corrupt", "path", j.snapPath(snaps[i]), "err", err)
 				broken = err
 			}
 		}

@@ -65,7 +65,7 @@ func (s *Store) walkSlice(ctx context.Context, v *volume, slice int) error {
 		}
 		// A new stamp replaces the old one: whoever comes later finds it.
 		tmp := v.root + "/tmp/" + s.nextNonce().String()
-		if err := writeFile(v.fs, tmp); err != nil {
+		if err := createFile(v.fs, tmp, nil, false); err != nil {
 			return ioErr("write", tmp, err)
 		}
 		if err := v.fs.Rename(tmp, stamp); err != nil {

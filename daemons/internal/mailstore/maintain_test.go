@@ -210,7 +210,7 @@ func TestBackground(t *testing.T) {
 	dir := strings.Split(box.Account().dir, "/")
 	fmt.Sscanf(dir[len(dir)-2], "%x", &slice)
 	orphan := box.j.dir + "/tmp/leftover"
-	if err := writeFile(mem, orphan); err != nil {
+	if err := writeFile(mem, orphan, nil); err != nil {
 		t.Fatal(err)
 	}
 	v := mustVolume(s)

@@ -2,6 +2,7 @@ package mailstore
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -94,6 +95,11 @@ func (m *marks) trim() {
 	}
 	*m = slices.DeleteFunc(*m, func(k mark) bool { return drop[k.origin] })
 }
+
+const (
+	kindMailbox = "mailbox"
+	kindAccount = "account"
+)
 
 func appendSnapshotHead(b []byte, kind string, n uint64) []byte {
 	return fmt.Appendf(b, "shoal-snapshot %d.%d %s\nn %d\n", formatMajor, formatMinor, kind, n)
@@ -224,12 +230,7 @@ func (s *snapshot) line(line, known string) error {
 		if !ok1 || !ok2 || n > s.n || n == 0 {
 			return bad()
 		}
-		origin := strings.Clone(f[0])
-		if i, ok := s.marks.find(origin); ok {
-			return bad()
-		} else {
-			s.marks = slices.Insert(s.marks, i, mark{origin, ctr, n})
-		}
+		s.marks.add(nonce{strings.Clone(f[0]), ctr}, n)
 	case c == 'k':
 		num, op, ok := strings.Cut(arg, " ")
 		n, ok2 := parseDec(num)

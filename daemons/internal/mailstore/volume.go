@@ -143,17 +143,19 @@ func InitVolume(fs vfs.FS, path, id string) error {
 }
 
 // writeFile creates path with the given content, stable; a partial file is removed.
-func writeFile(fs vfs.FS, path string, parts ...[]byte) error {
+func writeFile(fs vfs.FS, path string, content []byte) error {
+	return createFile(fs, path, content, true)
+}
+
+func createFile(fs vfs.FS, path string, content []byte, sync bool) error {
 	f, err := fs.Create(path)
 	if err != nil {
 		return err
 	}
-	for _, p := range parts {
-		if _, err = f.Write(p); err != nil {
-			break
-		}
+	if len(content) > 0 {
+		_, err = f.Write(content)
 	}
-	if err == nil {
+	if err == nil && sync {
 		err = f.Sync()
 	}
 	if e := f.Close(); err == nil {
@@ -249,7 +251,7 @@ func (v *volume) serverNow(ctx context.Context) (time.Time, error) {
 	err := v.do(ctx, func() error {
 		path := v.root + "/tmp/" + v.store.nextNonce().String()
 		at := v.clk.Boot() // before the call: never ahead of the server
-		if err := writeFile(v.fs, path); err != nil {
+		if err := createFile(v.fs, path, nil, false); err != nil {
 			return ioErr("write", path, err)
 		}
 		i, err := v.fs.Lstat(path)
