@@ -18,40 +18,43 @@ import (
 // Data passes the message on to the box and words its answers as one reply.
 func (s *session) Data(r io.Reader) error {
 	tx := s.tx
-	if tx == nil || tx.out == nil || len(tx.rcpts) == 0 {
+	if tx == nil || len(tx.rcpts) == 0 {
 		return reply(503, 5, 5, 1, "No recipient was accepted")
 	}
 	counted := &counter{r: r}
-	results, err := s.send(tx, counted)
-	if err == nil {
-		err = s.combine(tx, results)
-	}
-	s.log(tx, counted.n, err)
+	done, err := s.send(tx, counted)
+	s.log(tx, counted.n, done, err)
 	if err != nil {
 		return err
 	}
-	return reply(250, 2, 0, 0, "Delivered, id "+tx.trace)
+	return reply(250, 2, 0, 0, done+", id "+tx.trace)
 }
 
-// send reads the header, puts ours in front, and streams the message. Its error is a reply, or an error of
-// the reader.
-func (s *session) send(tx *transaction, r io.Reader) ([]deliver.RcptResult, error) {
+// What the 250 says of a message.
+const (
+	saidDelivered = "Delivered"
+	saidQueued    = "Queued"
+)
+
+// send reads the header, puts ours in front, and streams the message to the box or into the queue. It returns what has become of it. Its
+// error is a reply, or an error of the reader.
+func (s *session) send(tx *transaction, r io.Reader) (string, error) {
 	raw, end, ok, err := readHeader(r, int(s.s.o.Limits.MaxHeader))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if !ok {
-		return nil, reply(552, 5, 3, 4, fmt.Sprintf("The header is larger than %d bytes", int64(s.s.o.Limits.MaxHeader)))
+		return "", reply(552, 5, 3, 4, fmt.Sprintf("The header is larger than %d bytes", int64(s.s.o.Limits.MaxHeader)))
 	}
 	var h header
 	h.scan(raw[:end], s.s.o.Hostname, tx.rcpts)
 	switch {
 	case h.hops > s.s.o.Limits.MaxHops:
-		return nil, reply(554, 5, 4, 6, "Too many hops: the message seems to go in circles")
+		return "", reply(554, 5, 4, 6, "Too many hops: the message seems to go in circles")
 	case h.own > s.s.o.Limits.MaxOwnHops:
-		return nil, reply(554, 5, 4, 6, "The message has been here too often: it goes in circles")
+		return "", reply(554, 5, 4, 6, "The message has been here too often: it goes in circles")
 	case h.looped && !s.s.o.Submission:
-		return nil, reply(554, 5, 4, 6, "The message was delivered to this mailbox before: it goes in circles")
+		return "", reply(554, 5, 4, 6, "The message was delivered to this mailbox before: it goes in circles")
 	}
 	var front bytes.Buffer
 	s.received(&front, tx)
@@ -61,18 +64,30 @@ func (s *session) send(tx *transaction, r io.Reader) ([]deliver.RcptResult, erro
 	if end == 0 && len(raw) > 0 && !bytes.HasPrefix(raw, []byte("\r\n")) && raw[0] != '\n' {
 		front.WriteString("\r\n") // the message has no header: this is the body, and stays apart from our fields
 	}
-	results, err := tx.out.Data(io.MultiReader(&front, bytes.NewReader(raw), r))
-	if err == nil {
-		return results, nil
+	whole := io.MultiReader(&front, bytes.NewReader(raw), r)
+	if s.s.o.Queue != nil {
+		if tx.queueAll() {
+			return saidQueued, s.enqueue(tx, whole, tx.rcpts)
+		}
+		return s.cutThrough(tx, &keeper{r: whole})
 	}
+	results, err := tx.out.Data(whole)
+	if err != nil {
+		return "", s.dataError(tx, err)
+	}
+	return saidDelivered, s.combine(tx, results)
+}
+
+// dataError words an error of the message as a whole.
+func (s *session) dataError(tx *transaction, err error) error {
 	var violation *smtp.SMTPError
 	switch {
 	case errors.As(err, &violation), errors.Is(err, deliver.ErrAborted):
-		return nil, err
+		return err
 	case errors.Is(err, deliver.ErrBareLine):
-		return nil, reply(550, 5, 6, 11, "The message holds a CR or LF that stands alone")
+		return reply(550, 5, 6, 11, "The message holds a CR or LF that stands alone")
 	}
-	return nil, s.refusal(tx, err)
+	return s.refusal(tx, err)
 }
 
 // combine makes one reply of the box's answers; nil when all have the message.
@@ -102,8 +117,11 @@ func (s *session) combine(tx *transaction, results []deliver.RcptResult) error {
 	return reply(451, 4, 3, 0, "Not all recipients could be served, try again later")
 }
 
-func (s *session) log(tx *transaction, size int64, err error) {
+func (s *session) log(tx *transaction, size int64, done string, err error) {
 	event, level, result := "accepted", slog.LevelInfo, class(err)
+	if done == saidQueued {
+		event = "queued"
+	}
 	switch result {
 	case "refused":
 		event = "message_refused"

@@ -11,6 +11,7 @@ type Metrics struct {
 	guard      *smtpguard.Metrics
 	recipients *prometheus.CounterVec
 	messages   *prometheus.CounterVec
+	queued     *prometheus.CounterVec
 	bytes      *prometheus.CounterVec
 	duration   *prometheus.HistogramVec
 	logins     *prometheus.CounterVec
@@ -24,6 +25,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "shoal_smtp_recipients_total", Help: "RCPT commands, by listener and answer (accepted, refused, deferred)."}, []string{"listener", "result"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_smtp_messages_total", Help: "Messages, by listener and answer (accepted, refused, deferred)."}, []string{"listener", "result"}),
+		queued: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_smtp_queued_total", Help: "Messages that went into the queue, for some or all of their recipients, by listener."}, []string{"listener"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_smtp_message_bytes_total", Help: "Bytes of accepted messages, by listener."}, []string{"listener"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -33,7 +36,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "shoal_smtp_logins_total", Help: "Logins, by listener and result (ok, bad, suspended, unavailable)."}, []string{"listener", "result"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.recipients, m.messages, m.bytes, m.duration, m.logins)
+		reg.MustRegister(m.recipients, m.messages, m.queued, m.bytes, m.duration, m.logins)
 	}
 	return m
 }

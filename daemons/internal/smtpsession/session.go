@@ -40,16 +40,23 @@ type transaction struct {
 	utf8  bool
 	size  int64
 	begun time.Time
+	envID string // ENVID, RET and BODY for the queue, in the form in which they are sent
+	ret   string
+	body  string
 
 	rcpts  []recipient
 	offers map[string]error // answers of the box by the address offered
 	out    *deliver.Transaction
+	away   bool // no box could be reached
 }
 
 // recipient is one accepted RCPT.
 type recipient struct {
-	as  mailaddr.Address // as the client wrote it
-	box string           // the address that the box knows the account by
+	as     mailaddr.Address // as the client wrote it
+	box    string           // the address that the box knows the account by; empty: it is none of one account here
+	queue  bool             // cannot go to a box at once
+	notify string           // NOTIFY and ORCPT, in the form in which they are sent
+	orcpt  string
 }
 
 func reply(code, a, b, c int, text string) error {
@@ -92,7 +99,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		}
 	}
 	s.tx = &transaction{trace: s.s.o.Traces.Next(), from: a, utf8: opts.UTF8, size: opts.Size, begun: time.Now(),
-		offers: make(map[string]error)}
+		envID: xtext(opts.EnvelopeID), ret: string(opts.Return), body: string(opts.Body), offers: make(map[string]error)}
 	return nil
 }
 
@@ -109,7 +116,7 @@ func (s *session) ownSender(a mailaddr.Address) error {
 		s.s.o.Log.Warn("sender not looked up", "event", "directory", "sender", a.String(), "error", err)
 		return reply(451, 4, 3, 0, "The sender's address cannot be checked now, try again later")
 	}
-	own := d.Outcome == route.Local && d.Account.ID == s.account.ID && (d.Via == route.ViaAddress || d.Via == route.ViaSubaddress)
+	own := (d.Outcome == route.Local || d.Outcome == route.Expanded) && d.Account != nil && d.Account.ID == s.account.ID && (d.Via == route.ViaAddress || d.Via == route.ViaSubaddress)
 	if !own {
 		s.event(slog.LevelInfo, "sender_refused", "", a, slog.String("account", s.account.Address))
 		return reply(553, 5, 7, 1, "This sender address is not one of yours")
@@ -117,7 +124,7 @@ func (s *session) ownSender(a mailaddr.Address) error {
 	return nil
 }
 
-func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	tx := s.tx
 	if tx == nil {
 		return reply(503, 5, 5, 1, "No transaction")
@@ -129,11 +136,22 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if a.IsPostmaster() && mailaddr.DomainKey(a.Domain) == mailaddr.DomainKey(s.s.o.Hostname) {
 		a.Domain = "" // RFC 5321 §4.1.1.3: the guard has put our name behind <postmaster>
 	}
+	rc := recipient{as: a}
+	rc.parameters(opts)
 	box, err := s.find(tx, a)
-	if err == nil {
-		if err = s.offer(tx, box); err == nil {
-			tx.rcpts = append(tx.rcpts, recipient{a, box.String()})
+	switch {
+	case err != nil:
+	case box.IsNull():
+		rc.queue = true
+	default:
+		rc.box = box.String()
+		rc.queue = wantsSuccess(rc.notify) && s.s.o.Queue != nil // the notification is made by who works the queue
+		if err = s.offer(tx, box); err != nil && s.s.o.Queue != nil && class(err) == "deferred" && (tx.away || s.s.o.Submission) {
+			rc.queue, err = true, nil
 		}
+	}
+	if err == nil {
+		tx.rcpts = append(tx.rcpts, rc)
 	}
 	result := "accepted"
 	if err != nil {
@@ -144,7 +162,8 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	return err
 }
 
-// find asks the directory who takes mail for a, and gives the address by which the box knows the account.
+// find asks the directory who takes mail for a, and gives the address by which the box knows the account; the null address
+// means that the queue takes it: mail for elsewhere, and what stands for others.
 func (s *session) find(tx *transaction, a mailaddr.Address) (mailaddr.Address, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, lookupTimeout)
 	defer cancel()
@@ -163,7 +182,15 @@ func (s *session) find(tx *transaction, a mailaddr.Address) (mailaddr.Address, e
 		return box, nil
 	case route.Suspended:
 		return mailaddr.Address{}, reply(450, 4, 2, 1, "The mailbox takes no mail for now")
+	case route.Expanded:
+		if s.s.o.Queue == nil {
+			return mailaddr.Address{}, reply(451, 4, 3, 5, "There is no queue for aliases and forwards, try again later")
+		}
+		return mailaddr.Address{}, nil
 	case route.Foreign:
+		if s.s.o.Submission && s.s.o.Queue != nil {
+			return mailaddr.Address{}, nil
+		}
 		if s.s.o.Submission {
 			return mailaddr.Address{}, reply(550, 5, 7, 1, "No outbound routing is set up: mail to other domains cannot be sent")
 		}
@@ -177,6 +204,9 @@ func (s *session) offer(tx *transaction, box mailaddr.Address) error {
 	key := box.String()
 	if err, asked := tx.offers[key]; asked {
 		return err
+	}
+	if tx.away && s.s.o.Queue != nil {
+		return reply(451, 4, 3, 0, "The mail store cannot be reached now, try again later") // not each recipient has to wait for that
 	}
 	if tx.out == nil {
 		envelope := deliver.Envelope{From: tx.from, EnvID: tx.trace, EightBit: true, UTF8: tx.utf8}
@@ -202,22 +232,28 @@ func (s *session) offer(tx *transaction, box mailaddr.Address) error {
 // refusal words what the box said. Its 550 to 553 are about the recipient or the message and are passed on.
 // Every other 5yz is about our right to talk to it: that is our trouble, and not the sender's.
 func (s *session) refusal(tx *transaction, err error) error {
-	var e *deliver.Error
-	if !errors.As(err, &e) || errors.Is(err, deliver.ErrUnavailable) {
+	e := answer(err)
+	if e == nil {
 		return s.unavailable(tx, err)
 	}
-	switch {
-	case e.Code >= 550 && e.Code <= 553, e.Code/100 == 4 && e.Code != 421:
-		text := e.Text
-		if i := strings.Index(text, "> "); strings.HasPrefix(text, "<") && i > 0 {
-			text = text[i+2:] // the address that the box knows: the sender may have used another
-		}
-		return &smtp.SMTPError{Code: e.Code, EnhancedCode: smtp.EnhancedCode(e.Enhanced), Message: text}
+	text := e.Text
+	if i := strings.Index(text, "> "); strings.HasPrefix(text, "<") && i > 0 {
+		text = text[i+2:] // the address that the box knows: the sender may have used another
 	}
-	return s.unavailable(tx, err)
+	return &smtp.SMTPError{Code: e.Code, EnhancedCode: smtp.EnhancedCode(e.Enhanced), Message: text}
+}
+
+// answer is what a box said about a recipient or the message; nil when it is trouble of ours.
+func answer(err error) *deliver.Error {
+	var e *deliver.Error
+	if errors.As(err, &e) && !errors.Is(err, deliver.ErrUnavailable) && (e.Code >= 550 && e.Code <= 553 || e.Code/100 == 4 && e.Code != 421) {
+		return e
+	}
+	return nil
 }
 
 func (s *session) unavailable(tx *transaction, err error) error {
+	tx.away = true
 	s.event(slog.LevelWarn, "box_unavailable", tx.trace, tx.from, slog.Any("error", err))
 	return reply(451, 4, 3, 0, "The mail store cannot be reached now, try again later")
 }
@@ -237,7 +273,7 @@ func (s *session) event(level slog.Level, event, trace string, from mailaddr.Add
 
 var eventText = map[string]string{
 	"rcpt_refused": "recipient refused", "box_unavailable": "no box takes the message", "sender_refused": "sender refused",
-	"accepted": "message delivered", "message_refused": "message refused", "message_deferred": "message deferred",
+	"accepted": "message delivered", "queued": "message queued", "enqueued": "entries made", "queue_failed": "the queue failed", "message_refused": "message refused", "message_deferred": "message deferred",
 	"login": "login", "login_failed": "login failed",
 }
 

@@ -1,5 +1,6 @@
 // Package smtpsession takes mail in over SMTP (RFC 5321): from other servers, and from users who have logged in
-// (RFC 6409). It has no storage. A message is passed on to the box while it comes in, and its 250 is the box's.
+// (RFC 6409). A message is passed on to the box while it comes in, and its 250 is the box's; what cannot be
+// delivered at once goes into the queue, and its 250 comes when it is on stable storage there.
 //
 // # What happens to a message
 //
@@ -8,13 +9,21 @@
 //	       the box refuses is refused here, in the session, and not bounced later
 //	DATA   the header is read (at most max_header), loops are stopped, Received is put in front, and for a
 //	       user a missing Date and Message-ID; then everything streams to the box
-//	.      250 only when the box has answered 250 for every accepted recipient
+//	.      250 only when for every accepted recipient the box has answered 250 or the queue has the message
+//
+// # What is queued
+//
+// Mail of users for other systems; mail for aliases and forwards; mail for recipients who cannot be offered to a box, because
+// none can be reached; mail whose sender wants to be told of its success. If there is such a recipient in a transaction, the
+// message is queued for all of them, and who works the queue tries the boxes at once. A user's mail is queued also where the
+// box says "later"; another server's is not then: it has a queue of its own, and the reply is the box's.
 //
 // # The reply to a message for several recipients
 //
-// SMTP has one reply for all. Without a queue there are two: all have it (250), or the sender keeps it. If
-// every recipient was refused for good, the first refusal is the reply. Anything mixed is 451: the sender
-// tries again for all of them, and who had it already gets it once more. Never is somebody's copy lost.
+// SMTP has one reply for all. If nobody has the message, the box's answer is the reply, unless it is queued for the reasons
+// above. If some have it, it is queued for the others, also for those who were refused: they get their bounce from there.
+// That needs the message again: its first 512 KiB are kept until the reply. For a larger one, and without a queue, everything
+// mixed is 451: the sender tries again for all of them, and who had it already gets it once more. Never is somebody's copy lost.
 //
 // # Received (RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3)
 //
@@ -29,7 +38,7 @@
 // Framing, line and connection limits, time-outs and STARTTLS are smtpguard's. The From field is not compared
 // with the user's addresses, the envelope's sender is.
 //
-// Left out on purpose: queue, routing to other hosts, filters, rate limits; DSN is not announced, so that a sending
+// Left out on purpose: routing to other hosts, filters, rate limits. Without a queue DSN is not announced, so that a sending
 // server that wants to know of a success says so itself (RFC 3461 §5.2.2).
 package smtpsession
 
@@ -37,6 +46,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -48,6 +58,7 @@ import (
 	"shoal/daemons/internal/deliver"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/queue"
 	"shoal/daemons/internal/route"
 	"shoal/daemons/internal/smtpguard"
 )
@@ -60,6 +71,11 @@ type Router interface {
 // Transport carries messages to the boxes (*deliver.Transport does).
 type Transport interface {
 	Begin(ctx context.Context, e deliver.Envelope) (*deliver.Transaction, error)
+}
+
+// Queue keeps messages until they are delivered (*queue.Queue does). Without an error the message is on stable storage.
+type Queue interface {
+	Enqueue(ctx context.Context, content io.Reader, due time.Time, envelopes ...queue.Envelope) ([]string, error)
 }
 
 // Authenticator checks passwords (*authn.Authenticator does).
@@ -113,6 +129,7 @@ type Options struct {
 
 	Router    Router
 	Transport Transport
+	Queue     Queue // nil: nothing is queued
 	Auth      Authenticator
 	Traces    *Traces
 	TLS       *tls.Config
@@ -121,6 +138,10 @@ type Options struct {
 	Log     *slog.Logger
 	Metrics *Metrics // one for all listeners; nil: not counted
 	Clock   clock.Clock
+
+	// Destination groups other domains by where their mail goes; Life is how long a queued message is tried. Both are for Queue.
+	Destination func(domain string) string
+	Life        time.Duration
 }
 
 // Server serves one kind of listener.
@@ -140,6 +161,8 @@ func New(o Options) (*Server, error) {
 		return nil, errors.New("smtpsession: Hostname, Listener, Router, Transport and Traces are required")
 	case o.Submission && (o.Auth == nil || o.TLS == nil):
 		return nil, errors.New("smtpsession: submission needs Auth and TLS")
+	case o.Queue != nil && (o.Destination == nil || o.Life <= 0):
+		return nil, errors.New("smtpsession: a queue needs Destination and Life")
 	case o.Limits.MaxMessage <= 0 || o.Limits.MaxHeader <= 0 || o.Limits.MaxHops <= 0 || o.Limits.MaxOwnHops <= 0:
 		return nil, errors.New("smtpsession: a limit is missing: begin with DefaultLimits")
 	}
@@ -157,7 +180,7 @@ func New(o Options) (*Server, error) {
 	var err error
 	s.guard, err = smtpguard.New(smtpguard.Options{
 		Hostname: o.Hostname, Backend: backend{s}, Listener: o.Listener,
-		TLS: o.TLS, ImplicitTLS: o.ImplicitTLS, RequireTLS: o.Submission, Auth: o.Submission,
+		TLS: o.TLS, ImplicitTLS: o.ImplicitTLS, RequireTLS: o.Submission, Auth: o.Submission, DSN: o.Queue != nil,
 		MaxMessageBytes: int64(o.Limits.MaxMessage), MaxTextLine: int(o.Limits.MaxLine), MaxRecipients: o.Limits.MaxRecipients,
 		MaxConnections: maxConnections, MaxConnectionsPerAddress: o.Limits.MaxPerAddress,
 		ReadTimeout: o.Limits.ReadTimeout, TransactionTimeout: o.Limits.TransactionTimeout, GreetDelay: o.Limits.GreetDelay,
