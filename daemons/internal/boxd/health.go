@@ -13,6 +13,7 @@ import (
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/vfs"
 )
 
 // watchEvery is how often the directory's words about this box are looked at.
@@ -145,10 +146,15 @@ func (b *box) Ready(ctx context.Context) error {
 // Status is shown to operators.
 func (b *box) Status(ctx context.Context) map[string]any {
 	volumes := map[string]string{}
+	use := map[string]any{}
 	for _, v := range b.volumes {
 		volumes[v] = "ok"
 		if err := b.store.Check(ctx, v); err != nil {
 			volumes[v] = err.Error()
+			continue // a look at its space could hang, too
+		}
+		if st, err := vfs.OS().Statfs(b.roots[v]); err == nil {
+			use[v] = map[string]uint64{"bytes": st.Total, "bytes_free": st.Free, "inodes": st.Files, "inodes_free": st.FilesFree}
 		}
 	}
 	directory := "ok"
@@ -163,6 +169,7 @@ func (b *box) Status(ctx context.Context) map[string]any {
 		"directory":   directory,
 		"problems":    problems,
 		"volumes":     volumes,
+		"volume_use":  use,
 		"connections": open,
 		"idling":      sums["shoal_imap_idling_connections"],
 		"hints": map[string]float64{

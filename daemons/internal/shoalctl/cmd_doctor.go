@@ -58,6 +58,7 @@ type doctor struct {
 	now     func() time.Time
 	statfs  func(path string) (vfs.StatFS, error)
 	proc    string // /proc
+	pause   func() // between two looks
 
 	servers func(context.Context) ([]dirclient.Server, error)
 	write   func(context.Context) error // tries whether the directory takes updates, changing nothing
@@ -130,7 +131,7 @@ func (t *tool) newDoctor(named []string) (*doctor, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &doctor{config: c, now: time.Now, statfs: vfs.OS().Statfs, proc: "/proc"}
+	d := &doctor{config: c, now: time.Now, statfs: vfs.OS().Statfs, proc: "/proc", pause: func() { time.Sleep(3 * time.Second) }}
 	d.servers = func(ctx context.Context) ([]dirclient.Server, error) { return t.servers(ctx, c) }
 	d.volumes = func(ctx context.Context) (all []dirclient.Volume, err error) {
 		err = c.withDirectory(ctx, func(a *dirclient.Admin) error { all, err = a.Volumes(ctx); return err })
@@ -191,6 +192,7 @@ func (d *doctor) examine(ctx context.Context, t *tool) *doctorView {
 	d.run("directory", func() string { return d.checkDirectory(ctx) })
 	d.run("servers", func() string { return d.checkServers(ctx, t) })
 	d.run("versions", d.checkVersions)
+	d.run("replication", func() string { return d.checkReplication(ctx, t) })
 	d.run("clocks", func() string { return d.checkClocks(ctx) })
 	d.run("volumes", func() string { return d.checkVolumes(ctx) })
 	d.run("queue", d.checkQueue)

@@ -272,11 +272,9 @@ func (t *tool) printQueue(v *queueView, wide bool, now time.Time) {
 		t.say("nothing waits (%d entries in all)", v.Total)
 		return
 	}
-	cut := func(s string, n int) string {
-		if r := []rune(s); !wide && len(r) > n {
-			return string(r[:n-1]) + "…"
-		}
-		return s
+	cut := cut
+	if wide {
+		cut = func(s string, _ int) string { return s }
 	}
 	rows := make([][]string, len(v.Entries))
 	for i, e := range v.Entries {

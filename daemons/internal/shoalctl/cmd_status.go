@@ -23,6 +23,9 @@ type serverView struct {
 	Problem string      `json:"problem,omitempty"`
 	Control string      `json:"control,omitempty"`
 	Status  *kit.Status `json:"status,omitempty"`
+
+	Queue       *queueDepth  `json:"queue,omitempty"`       // of a switch
+	Replication *replication `json:"replication,omitempty"` // of a vault
 }
 
 // statusView is the answer of status.
@@ -37,10 +40,11 @@ type statusView struct {
 func (t *tool) cmdStatus() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Show every server: health, version, process, and what the balancer finds",
-		Long: `Show every server that the directory lists: whether it is ready, its version and process
-id, when its certificate expires; and what the balancer's checks find of it. The exit code is
-0 only if everything is well.`,
+		Short: "Show every server: health, version, queue, replication, volumes, and what the balancer finds",
+		Long: `Show every server that the directory lists: whether it is ready, its version and how long it runs;
+how many entries wait in a switch's queue and how old the oldest is; how far a shadow of the directory is
+behind; how full the volumes of a box are; and what the balancer's checks find. The exit code is 0 only if
+everything is well. --json shows much more.`,
 		Example: `  shoalctl status
   shoalctl status --json | jq '.servers[] | select(.state != "ready")'`,
 		Args: noArgs,
@@ -87,9 +91,13 @@ func (t *tool) statusOf(ctx context.Context, c *Config, servers []dirclient.Serv
 	v := &statusView{Healthy: true, Directory: "ok", Servers: make([]serverView, len(servers))}
 	var wg sync.WaitGroup
 	for i, s := range servers {
-		wg.Go(func() { v.Servers[i] = ask(ctx, k, s) })
+		wg.Go(func() {
+			v.Servers[i] = ask(ctx, k, s)
+			v.Servers[i].Queue = k.queueDepth(ctx, &v.Servers[i])
+		})
 	}
 	wg.Wait()
+	compareVaults(v.Servers)
 	for _, s := range v.Servers {
 		v.Healthy = v.Healthy && s.State == "ready"
 	}
@@ -150,14 +158,18 @@ func ask(ctx context.Context, k *control, s dirclient.Server) serverView {
 func (t *tool) printStatus(v *statusView) {
 	var rows [][]string
 	for _, s := range v.Servers {
-		row := []string{s.Name, s.Role, s.State, "", "", "", s.Problem}
+		row := []string{s.Name, s.Role, s.State, "", "", s.detail(time.Now())}
 		if s.Status != nil {
-			row[3], row[4] = s.Status.Version, fmt.Sprint(s.Status.PID)
-			row[5] = time.Since(s.Status.Started).Truncate(time.Second).String()
+			row[3], row[4] = cut(s.Status.Version, 20), ageText(time.Since(s.Status.Started))
 		}
 		rows = append(rows, row)
 	}
-	t.table([]string{"SERVER", "ROLE", "STATE", "VERSION", "PID", "UP", "PROBLEM"}, rows)
+	t.table([]string{"SERVER", "ROLE", "STATE", "VERSION", "UP", "DETAILS"}, rows)
+	for _, s := range v.Servers {
+		if s.Problem != "" {
+			t.say("%s: %s", s.Name, wrap(printable(s.Problem), 95-len(s.Name), "\n    "))
+		}
+	}
 	if v.Directory != "ok" {
 		t.say("\ndirectory: %s", printable(v.Directory))
 	}

@@ -351,9 +351,12 @@ func (d *doctor) checkLimits() string {
 		}
 		n++
 		need := int64(filesReserved)
-		for _, l := range c.all("listener") {
-			most := l.numbers["max_connections"]
-			if most == 0 {
+		for _, b := range c.all("listener") {
+			most := b.numbers["max_connections"]
+			switch {
+			case most == 0 && b.label == "hint":
+				most = filesReserved // other boxes, one connection each
+			case most == 0:
 				most = 10000 // the default
 			}
 			need += most

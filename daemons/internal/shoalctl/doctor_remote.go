@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -117,6 +118,47 @@ func (d *doctor) checkVersions() string {
 		d.warn("servers run different versions: "+strings.Join(all, "; "), "that is meant to last only as long as an upgrade does", "finish the upgrade")
 	}
 	return strings.Join(all, "")
+}
+
+// checkReplication looks twice at shadows that lack changes: a moment is natural, standing still is not.
+func (d *doctor) checkReplication(ctx context.Context, t *tool) string {
+	if d.status == nil {
+		return ""
+	}
+	behind := func(v *statusView) map[string]string {
+		all := map[string]string{}
+		for _, s := range v.Servers {
+			if s.Replication != nil && !s.Replication.InStep {
+				all[s.Name] = strings.TrimSpace(s.Replication.text() + " " + s.Replication.Error)
+			}
+		}
+		return all
+	}
+	vaults := 0
+	for _, s := range d.status.Servers {
+		vaults += btoi(s.Replication != nil)
+		if s.Replication != nil && s.Replication.Error != "" && s.Replication.InStep {
+			d.warn(fmt.Sprintf("%s: %s", s.Name, s.Replication.Error), "it may fall behind", "see its log and whether it reaches its master")
+		}
+	}
+	if vaults < 2 {
+		return ""
+	}
+	if first := behind(d.status); len(first) > 0 {
+		d.pause()
+		if servers, err := d.servers(ctx); err == nil {
+			if again, err := t.statusOf(ctx, d.config, servers); err == nil {
+				second := behind(again)
+				for _, name := range slices.Sorted(maps.Keys(first)) {
+					if text, still := second[name]; still {
+						d.problem(fmt.Sprintf("%s does not catch up: %s", name, text), "new accounts, passwords and settings are not known to those who read there",
+							"see its log and whether it reaches its master; as a last resort empty its database: it copies everything anew")
+					}
+				}
+			}
+		}
+	}
+	return fmt.Sprintf("%d directory servers in step", vaults)
 }
 
 // checkClocks compares the clocks of the servers with this machine's.

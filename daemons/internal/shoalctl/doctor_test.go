@@ -111,6 +111,13 @@ listener "lmtp" { address = "127.0.0.1:20024" }
 	return w
 }
 
+// shadow adds a second vault.
+func (w *ward) shadow(csn, problem string) {
+	w.status["vault2"] = &kit.Status{Server: "vault2", Version: "1.0", Ready: true, Service: map[string]any{
+		"mode": "shadow", "context_csn": []string{csn}, "replication_error": problem}}
+	w.server(pki.RoleVault, "vault2", http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { kit.WriteJSON(rw, 200, w.status["vault2"]) }))
+}
+
 // examine runs doctor. adjust may replace its functions.
 func (w *ward) examine(adjust func(*doctor)) *doctorView {
 	w.t.Helper()
@@ -126,6 +133,7 @@ func (w *ward) examine(adjust func(*doctor)) *doctorView {
 		w.t.Fatal(err)
 	}
 	d.proc = w.path("proc")
+	d.pause = func() {}
 	d.statfs = func(string) (vfs.StatFS, error) { return w.st, nil }
 	d.write = func(context.Context) error { return nil }
 	d.volumes = func(context.Context) ([]dirclient.Volume, error) {
@@ -218,6 +226,14 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 			w.status["box1"].Certificate = &end
 		}, nil},
 		"versions differ": {"versions", stateWarning, "1.0 on", func(t *testing.T, w *ward) { w.status["box1"].Version = "1.1" }, nil},
+		"a shadow stands still": {"replication", stateProblem, "vault2 does not catch up", func(t *testing.T, w *ward) {
+			w.status["vault1"].Service = map[string]any{"mode": "master", "context_csn": []string{"20261123150010.000000Z#000000#000#000000"}}
+			w.shadow("20261123150000.000000Z#000000#000#000000", "")
+		}, nil},
+		"a shadow has lost its master": {"replication", stateWarning, "no route", func(t *testing.T, w *ward) {
+			w.status["vault1"].Service = map[string]any{"mode": "master", "context_csn": []string{"20261123150010.000000Z#000000#000#000000"}}
+			w.shadow("20261123150010.000000Z#000000#000#000000", "no route")
+		}, nil},
 		"a clock is ahead": {"clocks", stateWarning, "box1 is 1", func(t *testing.T, w *ward) {
 			w.date["box1"] = time.Now().Add(15 * time.Second).UTC().Format(http.TimeFormat)
 		}, nil},
