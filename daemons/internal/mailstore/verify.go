@@ -24,7 +24,9 @@ type Report struct {
 	// Unreferenced message files are no problem: they may be deliveries in progress, or belong to
 	// expunged messages; the collector deals with them.
 	Unreferenced int
-	Problems     []Problem
+	// Torn snapshots are no problem either: a power cut does that to those that nothing rests on yet.
+	Torn     int
+	Problems []Problem
 }
 
 // VerifyOptions for Verify.
@@ -154,7 +156,10 @@ func (c *checker) log(kind *logKind, dir string) (any, error) {
 		if n > 0 {
 			c.r.Snapshots++
 			if from, err = x.loadSnapshot(n); err != nil {
-				if !isNotExist(err) && !errors.Is(err, errChain) {
+				switch {
+				case errors.Is(err, ErrCorrupt):
+					c.r.Torn++
+				case !isNotExist(err) && !errors.Is(err, errChain):
 					c.problem(x.snapPath(n), "%v", err)
 				}
 				continue
