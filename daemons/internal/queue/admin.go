@@ -100,6 +100,35 @@ func (q *Queue) List(skip, limit int) ([]Info, error) {
 	return out, nil
 }
 
+// Get describes one entry that this run owns. ErrNoEntry.
+func (q *Queue) Get(id string) (Info, error) {
+	q.mu.Lock()
+	e, err := q.find(id)
+	if err != nil {
+		q.mu.Unlock()
+		return Info{}, err
+	}
+	info := Info{ID: id, Size: e.size, Accepted: time.Unix(e.accepted, 0), Expires: time.Unix(e.expires, 0),
+		Due: time.Unix(e.due, 0), Attempts: e.attempts, Active: e.leased, Reason: e.reason}
+	final := e.final
+	q.mu.Unlock()
+	index, err := q.readIndex(e.key.batchKey)
+	if errors.Is(err, syscall.ENOENT) || err == nil && e.key.index >= len(index) {
+		return Info{}, fmt.Errorf("%s: %w", id, ErrNoEntry) // finished meanwhile
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	x := &index[e.key.index]
+	info.From, info.Trace = x.From, x.Trace
+	for j, r := range x.Recipients {
+		if !final[j] {
+			info.Recipients = append(info.Recipients, r)
+		}
+	}
+	return info, nil
+}
+
 func (q *Queue) find(id string) (*entry, error) {
 	origin, n, ok := parseID(id)
 	if !ok {

@@ -3,6 +3,7 @@ package switchd
 import (
 	"context"
 	"strings"
+	"time"
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/conf"
@@ -10,7 +11,9 @@ import (
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/outbound"
 	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/relay"
 	"shoal/daemons/internal/route"
 	"shoal/daemons/internal/smtpsession"
 )
@@ -33,6 +36,13 @@ import (
 //	  tls     = true
 //	}
 //	lmtp { addresses = ["box:box1", "lb:24"] }
+//	queue {
+//	  path = "/srv/shoal/queue"
+//	  id   = "6f0c1f0e-90b4-4a0e-8c7e-0d0a5d2f8a11"
+//	}
+//
+// Without a queue block nothing is queued: mail goes to the boxes at once or is answered "try again later", and nothing
+// goes to other systems.
 //
 // The label of a listener says what is served there: smtp, submission or submissions, alone or followed by a hyphen and
 // whatever tells several of a kind apart ("smtp-inside").
@@ -57,6 +67,31 @@ type Config struct {
 	Submission smtpsession.Limits `hcl:"submission,block"`
 	Login      authn.Settings     `hcl:"login,block"`
 	Route      route.Settings     `hcl:"route,block"`
+
+	Queue    *Queue            `hcl:"queue,block"`
+	Relay    relay.Settings    `hcl:"relay,block"`
+	Outbound outbound.Settings `hcl:"outbound,block"`
+}
+
+// Queue says where the queue lies: a folder that all switches mount, or one of this switch alone.
+type Queue struct {
+	Path string `hcl:"path" conf:"path" example:"/srv/shoal/queue"`
+	// ID must be the id in the queue's marker file, so that an empty mount point or the wrong export
+	// is noticed.
+	ID string `hcl:"id" example:"6f0c1f0e-90b4-4a0e-8c7e-0d0a5d2f8a11"`
+	// Beat is how often this switch gives a sign of life and looks for entries of switches that are gone,
+	// DeadAfter how old the last sign must be. MaxEntries bounds the entries kept in memory.
+	Beat       time.Duration `hcl:"beat,optional" default:"10s" min:"100ms" max:"10m"`
+	DeadAfter  time.Duration `hcl:"dead_after,optional" default:"60s" min:"1s" max:"1h"`
+	MaxEntries int           `hcl:"max_entries,optional" default:"1000000" min:"100" max:"100000000"`
+}
+
+// Validate checks what needs both.
+func (q *Queue) Validate() error {
+	if q.DeadAfter < 3*q.Beat {
+		return conf.Invalid("dead_after", "must be at least three times beat (%v): a switch that is slow once would be taken for dead", q.Beat)
+	}
+	return nil
 }
 
 // Kinds of listeners.

@@ -82,7 +82,7 @@ func (s *mailSwitch) Status(ctx context.Context) map[string]any {
 		return "ok"
 	}
 	sums, open := s.sample()
-	return map[string]any{
+	status := map[string]any{
 		"directory":   state(s.watch.ping(ctx)),
 		"boxes":       state(s.boxes.Ping(ctx)),
 		"connections": open,
@@ -90,6 +90,14 @@ func (s *mailSwitch) Status(ctx context.Context) map[string]any {
 		"recipients":  sums["shoal_smtp_recipients_total"],
 		"deliveries":  sums["shoal_deliver_recipients_total"],
 	}
+	if s.queue != nil {
+		q := map[string]any{"entries": s.queue.Len(), "run": s.queue.Origin()}
+		if oldest := s.queue.Oldest(); !oldest.IsZero() {
+			q["oldest"] = oldest
+		}
+		status["queue"], status["relayed"] = q, sums["shoal_relay_recipients_total"]
+	}
+	return status
 }
 
 // sample reads this process's own metrics: counters summed over all labels but the result, and the open

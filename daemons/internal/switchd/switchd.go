@@ -1,5 +1,6 @@
 // Package switchd is the role switch: it takes mail in over SMTP, from other servers and from users who log in, asks the
-// directory who gets it, and hands it over LMTP to the boxes while it comes in. It keeps nothing.
+// directory who gets it, and hands it over LMTP to the boxes while it comes in. What cannot be delivered at once, and what
+// goes to other systems, it keeps in the queue, which it shares with the other switches (package queue) and works (package relay).
 //
 // Where mail goes is one setting, lmtp { addresses }: the balancer in front of all boxes, or a box assigned to this switch by
 // its name in the directory, or the one with the other as its fallback.
@@ -26,7 +27,9 @@ import (
 	"shoal/daemons/internal/deliver"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/outbound"
 	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/queue"
 	"shoal/daemons/internal/route"
 	"shoal/daemons/internal/smtpsession"
 )
@@ -52,6 +55,10 @@ type mailSwitch struct {
 	router *route.Router
 	boxes  *deliver.Transport
 	watch  *directoryWatch
+	queue  *queue.Queue     // nil: none is configured
+	remote *outbound.Client // with queue
+	work   *worker          // with queue
+	traces *smtpsession.Traces
 
 	servers   map[string]*smtpsession.Server // by kind
 	listeners []listening
@@ -86,6 +93,12 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	}
 	if err := s.buildDelivery(c); err != nil {
 		return nil, err
+	}
+	s.traces = smtpsession.NewTraces(env.Server, env.Clock)
+	if c.Queue != nil {
+		if err := s.buildQueue(c); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.buildSessions(c); err != nil {
 		return nil, err
@@ -160,7 +173,6 @@ func (s *mailSwitch) box(ctx context.Context, name string) ([]string, error) {
 
 func (s *mailSwitch) buildSessions(c *Config) error {
 	metrics := smtpsession.NewMetrics(s.env.Metrics)
-	traces := smtpsession.NewTraces(s.env.Server, s.env.Clock)
 	for _, l := range c.Listeners {
 		k := kind(l)
 		if s.servers[k] != nil {
@@ -168,11 +180,14 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 		}
 		o := smtpsession.Options{
 			Hostname: c.hostname(), Listener: k, Submission: k != kindSMTP, ImplicitTLS: k == kindSubmissions,
-			Router: s.router, Transport: s.boxes, Auth: s.auth, Traces: traces, Limits: c.SMTP,
+			Router: s.router, Transport: s.boxes, Auth: s.auth, Traces: s.traces, Limits: c.SMTP,
 			Log: s.env.Log, Metrics: metrics, Clock: s.env.Clock,
 		}
 		if k != kindSMTP {
 			o.Limits = c.Submission
+		}
+		if s.queue != nil {
+			o.Queue, o.Destination, o.Life = s.queue, s.remote.Destination, c.Relay.ExpireAfter
 		}
 		if s.public != nil {
 			o.TLS = s.public.TLS()
@@ -189,7 +204,7 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 
 // Run serves until ctx ends.
 func (s *mailSwitch) Run(ctx context.Context) error {
-	failed := make(chan error, len(s.listeners))
+	failed := make(chan error, len(s.listeners)+1)
 	for _, l := range s.listeners {
 		go func() {
 			if err := l.serve(l.l); err != nil {
@@ -198,6 +213,9 @@ func (s *mailSwitch) Run(ctx context.Context) error {
 		}()
 	}
 	go s.watch.run(ctx)
+	if s.work != nil {
+		s.work.start(failed)
+	}
 	select {
 	case <-ctx.Done():
 		return nil // Close ends the rest
@@ -220,6 +238,9 @@ func (s *mailSwitch) Drain(ctx context.Context) error {
 		})
 	}
 	all.Wait()
+	if s.work != nil {
+		s.work.stop(ctx) // nothing more comes in; what is under way may end
+	}
 	return errors.Join(errs...)
 }
 
