@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,7 +121,8 @@ func (s *site) head(role, name string) string {
 // running is a role that was started.
 type running struct {
 	kit.Service
-	stop func()
+	control *http.ServeMux // its commands, for operators
+	stop    func()
 }
 
 // start builds a role in this process and runs it.
@@ -132,13 +134,13 @@ func (s *site) start(spec kit.Spec, role, name, text string) *running {
 	config := spec.NewConfig()
 	must(s.t, conf.Load(file, config))
 	env := &kit.Env{Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: prometheus.NewRegistry(), Clock: clock.System(),
-		Server: name, Boot: "1", Creds: creds}
+		Server: name, Boot: "1", Creds: creds, Control: http.NewServeMux()}
 	ctx, cancel := context.WithCancel(context.Background())
 	service, err := spec.Build(ctx, env, config)
 	must(s.t, err)
 	done := make(chan error, 1)
 	go func() { done <- service.Run(ctx) }()
-	r := &running{service, sync.OnceFunc(func() {
+	r := &running{service, env.Control, sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			s.t.Errorf("%s: %v", name, err)
