@@ -24,7 +24,11 @@ func (c *cluster) writeConfigs(volumeID string) error {
 		case roleBox:
 			text = c.boxConfig(s, volumeID)
 		case roleSwitch:
-			text = c.switchConfig(s)
+			queueID, err := c.ensureQueue()
+			if err != nil {
+				return err
+			}
+			text = c.switchConfig(s, queueID)
 		}
 		if err := pki.WriteFile(c.conf(s.name), []byte(text), 0o600); err != nil {
 			return fmt.Errorf("configuration: %w", err)
@@ -129,7 +133,24 @@ root {
 database {
   path = %s
 }
-`, quote(suffix), quote(l.secret("root")), quote(l.path(s.name))) + l.listenerBlocks(s)
+`, quote(suffix), quote(l.secret("root")), quote(l.path(s.name))) + l.shadowBlock(s) + l.listenerBlocks(s)
+}
+
+// masterURI is the master of the directory itself, past the balancer.
+func (l Layout) masterURI() string { return "ldap://" + l.own(master, portLDAP) }
+
+func (l Layout) shadowBlock(s server) string {
+	if !s.shadow() {
+		return ""
+	}
+	return fmt.Sprintf(`
+shadow {
+  provider      = [%s]
+  bind_dn       = %s
+  password_file = %s
+  retry         = "1s"
+}
+`, quote(l.masterURI()), quote(dirclient.ServerDN(suffix, s.name)), quote(l.secret(s.name)))
 }
 
 func (l Layout) boxConfig(s server, volumeID string) string {
@@ -147,14 +168,14 @@ listener "hint" {
 `, quote(l.own(s, portHint)))
 }
 
-func (l Layout) switchConfig(s server) string {
+func (l Layout) switchConfig(s server, queueID string) string {
 	return l.commonBlocks(s) + l.publicTLSBlock() +
 		l.directoryBlock(dirclient.ServerDN(suffix, s.name), s.name) +
 		l.listenerBlocks(s) + fmt.Sprintf(`
 lmtp {
   addresses = [%s]
 }
-`, quote(l.front(portLMTP)))
+`, quote(l.front(portLMTP))) + l.queueBlocks(queueID)
 }
 
 // clientConfig is shoalctl's: as the directory's administrator and with the operator's certificate.

@@ -25,6 +25,8 @@ func TestGeneratedConfigurationsAreGood(t *testing.T) {
 	}
 	for name, into := range map[string]any{
 		"conf/vault1.hcl": &vaultd.Config{},
+		"conf/vault2.hcl": &vaultd.Config{},
+		"conf/vault3.hcl": &vaultd.Config{},
 		"conf/box1.hcl":   &boxd.Config{},
 		"conf/box2.hcl":   &boxd.Config{},
 		"shoalctl.hcl":    &shoalctl.Config{},

@@ -1,5 +1,5 @@
 // Package devcluster runs the whole service on one machine, for `make up` and for the black-box tests:
-// the directory, two switches, two boxes and HAProxy in front, on a data folder and a range of loopback
+// the directory with two shadows, two switches, two boxes and HAProxy in front, on a data folder and a range of loopback
 // ports. Nothing in it is a stand-in: the daemons are the programs that run in production, on generated
 // configurations, certificates and secrets.
 //
@@ -140,27 +140,35 @@ func (c *cluster) prepare() (unlock func(), err error) {
 	return held.release, nil
 }
 
-// startAll starts the servers: the directory, then its content, then who reads it.
+// startAll starts the servers: the directory's master, then its content, then who reads it.
 func (c *cluster) startAll(ctx context.Context) error {
 	c.say("starting the service on %s", c.Data)
+	if err := c.startServer(master); err != nil {
+		return err
+	}
+	if err := c.waitReady(ctx, master); err != nil {
+		return err
+	}
+	if err := c.seed(ctx); err != nil { // the shadows log in with what is written here
+		return fmt.Errorf("content of the directory: %w", err)
+	}
 	for _, s := range of(roleVault) {
-		if err := c.startServer(s); err != nil {
-			return err
+		if s.shadow() {
+			if err := c.startServer(s); err != nil {
+				return err
+			}
 		}
+	}
+	if err := c.startHAProxy(); err != nil {
+		return err
 	}
 	for _, s := range of(roleVault) {
 		if err := c.waitReady(ctx, s); err != nil {
 			return err
 		}
 	}
-	if err := c.startHAProxy(); err != nil {
-		return err
-	}
 	if err := c.waitBackends(ctx, "be_ldap"); err != nil {
 		return err
-	}
-	if err := c.seed(ctx); err != nil {
-		return fmt.Errorf("content of the directory: %w", err)
 	}
 	for _, role := range []string{roleBox, roleSwitch} {
 		for _, s := range of(role) {

@@ -17,12 +17,20 @@ type server struct {
 
 // fleet is in the order of starting; it is stopped in reverse order of the roles, switches first.
 var fleet = []server{
-	{"vault1", roleVault, 1},
+	{"vault1", roleVault, 1}, // the master: it takes the updates
+	{"vault2", roleVault, 2},
+	{"vault3", roleVault, 3},
 	{"box1", roleBox, 1},
 	{"box2", roleBox, 2},
 	{"switch1", roleSwitch, 1},
 	{"switch2", roleSwitch, 2},
 }
+
+// master is the vault that the others are shadows of.
+var master = fleet[0]
+
+// shadow says whether a server is a copy of the master.
+func (s server) shadow() bool { return s.role == roleVault && s != master }
 
 // roles in the order of their places among the ports without a well-known number.
 var roles = []string{roleVault, roleSwitch, roleBox}

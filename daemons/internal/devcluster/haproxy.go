@@ -68,6 +68,9 @@ func (l Layout) haproxyConfig() string {
 			default:
 				line += " check"
 			}
+			if s == master { // it has the updates to do; it helps out when no shadow is there
+				line += " backup"
+			}
 			p("%s", line)
 		}
 		if !f.proxy {

@@ -21,7 +21,7 @@ import (
 //	pki/              the CA's key; certificate and key of each server and of the operator
 //	secrets/          passwords of the servers and of the directory's administrator
 //	conf/             one configuration per server, and haproxy.cfg: written anew at each start
-//	vault1/           the directory
+//	vault1/           the directory; vault2/, vault3/: its shadows
 //	volumes/vol01/    the mail
 //	log/              one log per server
 //	run/              lock, process ids, HAProxy's sockets
@@ -104,7 +104,7 @@ func (l Layout) claim() error {
 	default:
 		return fmt.Errorf("data folder: %w", err)
 	}
-	for _, folder := range []string{"pki", "secrets", "conf", "volumes", "log", "run", "vault1"} {
+	for _, folder := range []string{"pki", "secrets", "conf", "volumes", "log", "run", master.name} {
 		if err := os.MkdirAll(l.path(folder), 0o700); err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}

@@ -16,6 +16,7 @@ import (
 //	base + well-known port          the service, at the balancer (20143: IMAP)
 //	base + 1000*k + well-known      server k of a role alone, through the balancer (21143: IMAP of box1)
 //	base + 1000*k + well-known + 1  the server itself, where it demands a PROXY header (21144)
+//	base + 1000 + 100 + ...         the same for the third server of a role, base + 2000 + 100 for the fourth
 //	base + 1000*k + 800 ...         what has no well-known port: management, control, hints
 const (
 	host = "127.0.0.1"
@@ -49,11 +50,17 @@ func address(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)
 func (l Layout) front(port int) string { return address(l.PortBase + port) }
 
 // alone is where the balancer serves one server only.
-func (l Layout) alone(s server, port int) string { return address(l.PortBase + 1000*s.index + port) }
+func (l Layout) alone(s server, port int) string { return address(l.portBase(s) + port) }
+
+// portBase is where the ports of a server begin.
+func (l Layout) portBase(s server) int {
+	k := s.index - 1
+	return l.PortBase + 1000*(k%2+1) + 100*(k/2)
+}
 
 // own is where a server listens itself.
 func (l Layout) own(s server, port int) string {
-	base := l.PortBase + 1000*s.index
+	base := l.portBase(s)
 	if port == portManagement || port == portControl {
 		return address(base + port + s.place())
 	}

@@ -23,7 +23,7 @@ func (c *cluster) seed(ctx context.Context) error {
 		return err
 	}
 	admin, err := dirclient.Connect(ctx, dirclient.AdminOptions{
-		URIs:     []string{"ldap://" + c.front(portLDAP)},
+		URIs:     []string{c.masterURI()},
 		TLS:      creds.ClientTLS(pki.RoleVault),
 		Suffix:   suffix,
 		DN:       dirclient.AdminDN(suffix),
@@ -75,7 +75,7 @@ func (l Layout) addresses(s server) map[string][]string {
 
 // seedOnce makes the demo content. A note says that it is complete, so that what is deleted later stays deleted.
 func (c *cluster) seedOnce(ctx context.Context, admin *dirclient.Admin) error {
-	note := c.path("vault1", "seeded")
+	note := c.path(master.name, "seeded")
 	if _, err := os.Stat(note); err == nil {
 		return nil
 	}

@@ -24,7 +24,7 @@ func (l Layout) ensureVolume() (id string, err error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("volume: %w", err)
 	}
-	id, err = l.markedID()
+	id, err = markedID(l.path("volumes", volumeName, "shoal-volume"))
 	if errors.Is(err, os.ErrNotExist) {
 		id = newUUID()
 		if err := os.MkdirAll(l.volume(), 0o700); err != nil {
@@ -38,9 +38,9 @@ func (l Layout) ensureVolume() (id string, err error) {
 	return id, pki.WriteFile(note, []byte(id+"\n"), 0o644)
 }
 
-// markedID reads the id in the volume's marker: a first start may have been killed before it was noted.
-func (l Layout) markedID() (string, error) {
-	text, err := os.ReadFile(l.path("volumes", volumeName, "shoal-volume"))
+// markedID reads the id in the marker of a volume or queue: a first start may have been killed before it was noted.
+func markedID(marker string) (string, error) {
+	text, err := os.ReadFile(marker)
 	if err != nil {
 		return "", err
 	}
@@ -49,7 +49,7 @@ func (l Layout) markedID() (string, error) {
 			return id, nil
 		}
 	}
-	return "", fmt.Errorf("the marker of volume %s names no id", l.volume())
+	return "", fmt.Errorf("the marker %s names no id", marker)
 }
 
 // newUUID is a random UUID (RFC 9562 §5.4).

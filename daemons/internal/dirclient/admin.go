@@ -18,7 +18,7 @@ const searchPage = 500
 
 // AdminOptions say where and as whom Connect connects. URIs, TLS, DN and Password are required.
 type AdminOptions struct {
-	URIs     []string // tried in order
+	URIs     []string // tried in order; where one refers to another server, that is asked
 	TLS      *tls.Config
 	Suffix   string
 	DN       string // whom to bind as
@@ -56,20 +56,10 @@ func Connect(ctx context.Context, o AdminOptions) (*Admin, error) {
 		if err != nil {
 			return nil, err
 		}
-		dctx, cancel := context.WithTimeout(ctx, d.DialTimeout)
-		c, err := dial(dctx, ep, o.TLS)
-		cancel()
-		if err != nil {
-			why = append(why, fmt.Errorf("%s: %w", ep.uri, err))
-			continue
-		}
-		bctx, cancel := context.WithTimeout(ctx, o.Timeout)
-		err = c.bind(bctx, o.DN, o.Password)
-		cancel()
+		c, err := o.connect(ctx, ep)
 		if err == nil {
 			return &Admin{opt: o, c: c}, nil
 		}
-		c.close()
 		if !tryElsewhere(err) {
 			return nil, resultError("bind as "+o.DN, err)
 		}
@@ -79,6 +69,25 @@ func Connect(ctx context.Context, o AdminOptions) (*Admin, error) {
 		return nil, errors.New("dirclient: no directory URI")
 	}
 	return nil, fmt.Errorf("%w: %w", ErrUnavailable, why)
+}
+
+// connect reaches a server and binds there.
+func (o *AdminOptions) connect(ctx context.Context, ep *endpoint) (*conn, error) {
+	var d Options
+	setDefaults(&d)
+	dctx, cancel := context.WithTimeout(ctx, d.DialTimeout)
+	c, err := dial(dctx, ep, o.TLS)
+	cancel()
+	if err != nil {
+		return nil, err
+	}
+	bctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	if err := c.bind(bctx, o.DN, o.Password); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // Close ends the connection.
@@ -93,8 +102,27 @@ func (a *Admin) Suffix() string { return a.opt.Suffix }
 // URI is the server that answered.
 func (a *Admin) URI() string { return a.c.ep.uri }
 
-// exchange runs one request. For a write a broken connection means that nobody knows whether it was done.
+// maxReferrals bounds how often one request is sent on to another server.
+const maxReferrals = 3
+
+// exchange runs one request. A server that takes no writes refers to the one that does: the request goes
+// there, and so does everything after it, so that what was written is read again.
 func (a *Admin) exchange(ctx context.Context, what string, write bool, f func(*ldap.Conn) error) error {
+	for range maxReferrals {
+		err := a.try(ctx, what, write, f)
+		uris := referrals(err)
+		if len(uris) == 0 {
+			return err
+		}
+		if err := a.follow(ctx, what, uris); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s: the servers refer to each other", ErrReferral, what)
+}
+
+// try sends the request once. For a write a broken connection means that nobody knows whether it was done.
+func (a *Admin) try(ctx context.Context, what string, write bool, f func(*ldap.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.Timeout)
 	defer cancel()
 	if a.c.dead() {
@@ -108,6 +136,25 @@ func (a *Admin) exchange(ctx context.Context, what string, write bool, f func(*l
 		}
 	}
 	return resultError(what, err)
+}
+
+// follow goes on at the server that a referral names. It is verified like the first one before it gets
+// the password.
+func (a *Admin) follow(ctx context.Context, what string, uris []string) error {
+	var why joined
+	for _, uri := range uris {
+		ep, err := parseReferral(uri)
+		if err == nil {
+			var c *conn
+			if c, err = a.opt.connect(ctx, ep); err == nil {
+				a.c.close()
+				a.c = c
+				return nil
+			}
+		}
+		why = append(why, fmt.Errorf("%s: %w", uri, err))
+	}
+	return fmt.Errorf("%w: %s: %s takes no writes, and the directory's master cannot be reached: %w", ErrUnavailable, what, a.c.ep.uri, why)
 }
 
 // Add adds an entry. ErrExists when it is there.

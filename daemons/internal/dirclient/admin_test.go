@@ -47,8 +47,8 @@ func TestAdminErrors(t *testing.T) {
 	a, err := w.admin(t, f.uri())
 	must(t, err)
 	f.always(referral)
-	if err := a.Add(t.Context(), e); !errors.Is(err, ErrReferral) {
-		t.Errorf("at a shadow: %v", err)
+	if err := a.Add(t.Context(), e); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), f.master) {
+		t.Errorf("at a shadow whose master is away: %v", err)
 	}
 	// The connection breaks after the write was sent: it is sent once, and nobody claims to know.
 	f.always(cut)
@@ -61,5 +61,49 @@ func TestAdminErrors(t *testing.T) {
 	}
 	if err := a.Add(t.Context(), e); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("after the cut: %v", err)
+	}
+}
+
+func TestAdminFollowsReferrals(t *testing.T) {
+	w := newWorld(t)
+	master, shadow := w.start(t, "127.0.0.1:0"), w.start(t, "127.0.0.1:0")
+	onAdd := func(op, _ string) act {
+		if op == "add" {
+			return referral
+		}
+		return answer
+	}
+	shadow.script, shadow.master = onAdd, master.uri()+"/cn=box2,o=shoal??base"
+	e, err := NewServer{Name: "box2", Role: "box"}.Entry("o=shoal")
+	must(t, err)
+	a, err := w.admin(t, shadow.uri())
+	must(t, err)
+	must(t, a.Add(t.Context(), e))
+	if got := master.log("add"); len(got) != 1 || !strings.Contains(got[0], serviceDN) {
+		t.Errorf("the master got %q", got)
+	}
+	must(t, a.Add(t.Context(), e))
+	if a.URI() != master.uri() || len(shadow.log("add")) != 1 {
+		t.Errorf("it went back to %s; the shadow got %q", a.URI(), shadow.log("add"))
+	}
+
+	a, err = w.admin(t, shadow.uri())
+	must(t, err)
+	master.mu.Lock()
+	master.script, master.master = onAdd, shadow.uri()
+	master.mu.Unlock()
+	if err := a.Add(t.Context(), e); !errors.Is(err, ErrReferral) {
+		t.Errorf("two that refer to each other: %v", err)
+	}
+
+	// A server that the certificate does not vouch for gets no password.
+	other := newWorld(t).start(t, "127.0.0.1:0")
+	a, err = w.admin(t, shadow.uri())
+	must(t, err)
+	shadow.mu.Lock()
+	shadow.master = other.uri()
+	shadow.mu.Unlock()
+	if err := a.Add(t.Context(), e); !errors.Is(err, ErrUnavailable) || len(other.log("bind")) != 0 {
+		t.Errorf("a foreign master: %v, and it got %q", err, other.log("bind"))
 	}
 }

@@ -57,6 +57,16 @@ func parseURI(s string) (*endpoint, error) {
 	return ep, nil
 }
 
+// parseReferral takes the server from an LDAP URL (RFC 4516). What follows the host is not used: the requests
+// that are sent on name their entry themselves.
+func parseReferral(s string) (*endpoint, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("referral %q: %w", s, err)
+	}
+	return parseURI(u.Scheme + "://" + u.Host)
+}
+
 // boundedConn gives each call a budget of bytes to read, so that a wild server cannot fill memory.
 type boundedConn struct {
 	net.Conn

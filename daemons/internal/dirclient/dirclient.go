@@ -27,8 +27,10 @@
 //
 // entries.go holds the templates of these entries, lookup.go reads them back.
 //
-// Left out on purpose: following changes by RFC 4533 (the cache's short life stands in for it), referrals
-// (a shadow's referral comes back to the caller of Admin as an error that names the master).
+// A shadow refers writes to the master: Admin goes there, over TLS that is verified in the same way, binds, and
+// stays.
+//
+// Left out on purpose: referrals of reads (a directory of Shoal gives none).
 package dirclient
 
 import (

@@ -22,7 +22,7 @@ var (
 	ErrUnavailable        = errors.New("directory is not available")  // nobody answered, or answered sense
 	ErrMalformed          = errors.New("directory entry is unusable") // an entry lacks or contradicts what it must have
 	ErrOutcomeUnknown     = errors.New("the outcome is not known")    // Admin: the connection broke after a write was sent
-	ErrReferral           = errors.New("this server takes no writes") // Admin: ask the master that the error names
+	ErrReferral           = errors.New("this server takes no writes") // Admin: and where it sends us, nobody does
 )
 
 // resultError turns what go-ldap returned into our errors. what names the operation and its operand.
@@ -49,13 +49,49 @@ func resultError(what string, err error) error {
 		ldap.LDAPResultInappropriateAuthentication, ldap.LDAPResultConfidentialityRequired:
 		return fmt.Errorf("%w: %s: %s", ErrDenied, what, text)
 	case ldap.LDAPResultReferral:
-		return fmt.Errorf("%w: %s: %s", ErrReferral, what, text)
+		return &referralError{fmt.Errorf("%w: %s: %s", ErrReferral, what, text), referralsOf(le)}
 	case ldap.LDAPResultObjectClassViolation, ldap.LDAPResultInvalidAttributeSyntax,
 		ldap.LDAPResultConstraintViolation, ldap.LDAPResultInvalidDNSyntax,
 		ldap.LDAPResultUndefinedAttributeType, ldap.LDAPResultNamingViolation:
 		return fmt.Errorf("%w: %s: the directory refused it: %s", ErrInvalidName, what, text)
 	}
 	return fmt.Errorf("%w: %s: %s", ErrUnavailable, what, text)
+}
+
+// referralError is ErrReferral with the URIs of the servers to ask instead.
+type referralError struct {
+	error
+	uris []string
+}
+
+func (e *referralError) Unwrap() error { return e.error }
+
+// referrals are the URIs of an error that is a referral.
+func referrals(err error) []string {
+	var e *referralError
+	if errors.As(err, &e) {
+		return e.uris
+	}
+	return nil
+}
+
+// referralsOf reads the URIs of an LDAPResult: referral [3] SEQUENCE OF URI (RFC 4511 §4.1.10).
+func referralsOf(le *ldap.Error) (uris []string) {
+	if le.Packet == nil || len(le.Packet.Children) < 2 {
+		return nil
+	}
+	const contextSpecific = 0x80
+	for _, part := range le.Packet.Children[1].Children {
+		if part.ClassType != contextSpecific || part.Tag != 3 {
+			continue
+		}
+		for _, uri := range part.Children {
+			if s, ok := uri.Value.(string); ok {
+				uris = append(uris, s)
+			}
+		}
+	}
+	return uris
 }
 
 // resultText is the server's own words, or the name of the code where it said nothing.

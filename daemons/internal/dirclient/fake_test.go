@@ -46,6 +46,7 @@ type fake struct {
 	entries  []Entry
 	script   func(op, what string) act // nil: answer
 	requests []string                  // "op what (bound as)"
+	master   string                    // where referral sends
 	conns    map[net.Conn]bool
 	closed   bool
 	done     sync.WaitGroup
@@ -101,7 +102,7 @@ func (w *world) start(t *testing.T, addr string, entries ...Entry) *fake {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	must(t, err)
-	f := &fake{t: t, l: l, tls: w.serverTLS(), entries: entries, conns: map[net.Conn]bool{}}
+	f := &fake{t: t, l: l, tls: w.serverTLS(), entries: entries, conns: map[net.Conn]bool{}, master: "ldaps://127.0.0.1:1"}
 	f.done.Add(1)
 	go f.accept()
 	t.Cleanup(f.stop)
@@ -268,7 +269,7 @@ func (f *fake) reply(c net.Conn, m *ldapwire.Message, a act, entries []Entry, se
 	case garbage:
 		return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), true
 	case referral:
-		code, refs = ldapwire.Referral, []string{"ldaps://master:636"}
+		code, refs = ldapwire.Referral, []string{f.master}
 	case noSuchDN:
 		code = ldapwire.NoSuchObject
 	case sizeLimit:
