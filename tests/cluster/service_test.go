@@ -1,5 +1,6 @@
 // Package cluster tests the built service as its users meet it: `shoalctl up` starts the real daemons and
-// HAProxy on loopback ports and a folder of the test, and foreign clients (swaks, curl, mbsync, git) use it.
+// HAProxy on loopback ports and a folder of the test, and foreign clients (swaks, curl, mbsync, mutt, offlineimap,
+// fetchmail, mpop, Python, git) use it.
 //
 // Most tests share one service, started by the first that needs it; tests that break something for good start
 // their own. The programs are those in SHOAL_BIN; where it is not set, they are built first.
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) (int, error) {
-	for _, tool := range []string{"haproxy", "swaks", "curl", "mbsync", "git", "ldapsearch"} {
+	for _, tool := range []string{"haproxy", "swaks", "curl", "mbsync", "git", "ldapsearch", "mutt", "script", "offlineimap", "fetchmail", "mpop", "python3"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if _, err := os.Stat("/usr/sbin/" + tool); err != nil {
 				return 1, fmt.Errorf("%s is not installed, and the tests need it: run make install-deps", tool)
