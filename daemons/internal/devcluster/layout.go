@@ -23,6 +23,7 @@ import (
 //	conf/             one configuration per server, and haproxy.cfg: written anew at each start
 //	vault1/           the directory; vault2/, vault3/: its shadows
 //	volumes/vol01/    the mail
+//	queue/            what the switches cannot deliver at once
 //	log/              one log per server
 //	run/              lock, process ids, HAProxy's sockets
 type Layout struct {
