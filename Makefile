@@ -68,6 +68,24 @@ bench: build ## Measure beside Debian's Dovecot, Postfix and slapd (root; BENCH=
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@scripts/fuzz '$(FUZZTIME)' '$(PACKAGES)'
 
+.PHONY: man
+man: build ## Write the manual pages into dist/man, and look whether they are well-formed
+	@rm -rf dist/man && mkdir -p dist/man
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) bin/shoalctl man dist/man
+	@cp docs/man/*.8 dist/man/
+	@for page in dist/man/*.8; do \
+		warnings=$$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z $$page 2>&1 >/dev/null); \
+		if [ -n "$$warnings" ]; then echo "$$warnings"; exit 1; fi; \
+	done
+	@echo "$$(ls dist/man | wc -l) pages in dist/man; read one: man -l dist/man/shoalctl.8"
+
+.PHONY: completion
+completion: build ## Write completions for bash, zsh and fish into dist/completion
+	@mkdir -p dist/completion
+	@bin/shoalctl completion bash > dist/completion/shoalctl.bash
+	@bin/shoalctl completion zsh > dist/completion/_shoalctl
+	@bin/shoalctl completion fish > dist/completion/shoalctl.fish
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin dist

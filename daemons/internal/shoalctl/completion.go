@@ -1,0 +1,145 @@
+package shoalctl
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"shoal/daemons/internal/dirclient"
+)
+
+// What a shell asks for while somebody types must be quick and small.
+const (
+	completeWithin = 2 * time.Second
+	completeMost   = 100
+)
+
+// completer proposes words that begin with prefix.
+type completer func(ctx context.Context, prefix string) []string
+
+// addCompletion lets the shells complete addresses, domains and entries of the queue by asking the service. When it
+// does not answer they complete nothing.
+func (t *tool) addCompletion(root *cobra.Command) {
+	const files, none = cobra.ShellCompDirectiveDefault, cobra.ShellCompDirectiveNoFileComp
+	// words completes the first argument, or all of them when there are several of a kind; then is for the rest.
+	words := func(complete completer, all bool, then cobra.ShellCompDirective) cobra.CompletionFunc {
+		return func(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 && !all {
+				return nil, then
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), completeWithin)
+			defer cancel()
+			return complete(ctx, prefix), none
+		}
+	}
+	fixed := func(values ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(values, none)
+	}
+	for path, function := range map[string]cobra.CompletionFunc{
+		"account show":     words(t.completeAddress, false, none),
+		"account password": words(t.completeAddress, false, none),
+		"account delete":   words(t.completeAddress, false, none),
+		"account list":     words(t.completeDomain, false, none),
+		"domain show":      words(t.completeDomain, false, none),
+		"domain delete":    words(t.completeDomain, false, none),
+		"import":           words(t.completeAddress, false, files),
+		"export":           words(t.completeAddress, false, files),
+		"queue show":       words(t.completeEntry, false, none),
+		"queue retry":      words(t.completeEntry, true, none),
+		"queue delete":     words(t.completeEntry, true, none),
+	} {
+		if cmd, _, err := root.Find(strings.Fields(path)); err == nil {
+			cmd.ValidArgsFunction = function
+		}
+	}
+	for _, flag := range []struct {
+		path, name string
+		function   cobra.CompletionFunc
+	}{
+		{"domain add", "volume", words(t.completeVolume, true, none)},
+		{"domain add", "catch-all", words(t.completeAddress, true, none)},
+		{"import", "format", fixed("auto", "mboxo", "mboxrd", "git")},
+		{"export", "format", fixed("maildir", "mbox")},
+	} {
+		if cmd, _, err := root.Find(strings.Fields(flag.path)); err == nil {
+			_ = cmd.RegisterFlagCompletionFunc(flag.name, flag.function) // it fails only for a flag that is not there
+		}
+	}
+}
+
+// errEnough ends a search that found enough.
+var errEnough = errors.New("enough")
+
+// completeBy searches the directory for values of an attribute that begin with prefix.
+func (t *tool) completeBy(ctx context.Context, class, attribute, prefix string) []string {
+	c, err := t.load()
+	if err != nil {
+		return nil
+	}
+	var all []string
+	_ = c.withDirectory(ctx, func(a *dirclient.Admin) error { // what is there until it fails is good
+		filter := "(&(objectClass=" + class + ")(" + attribute + "=" + escapeFilter(prefix) + "*))"
+		return a.Search(ctx, a.Suffix(), dirclient.ScopeSub, filter, []string{attribute}, func(e dirclient.Entry) error {
+			for _, at := range e.Attributes {
+				for _, value := range at.Values {
+					if strings.HasPrefix(value, prefix) {
+						all = append(all, printable(value))
+					}
+				}
+			}
+			if len(all) >= completeMost {
+				return errEnough
+			}
+			return nil
+		})
+	})
+	return all
+}
+
+// escapeFilter escapes a value for a search filter (RFC 4515 §3).
+func escapeFilter(value string) string {
+	return strings.NewReplacer(`\`, `\5c`, `*`, `\2a`, `(`, `\28`, `)`, `\29`, "\x00", `\00`).Replace(value)
+}
+
+func (t *tool) completeAddress(ctx context.Context, prefix string) []string {
+	return t.completeBy(ctx, "shoalAccount", "mail", prefix)
+}
+
+func (t *tool) completeDomain(ctx context.Context, prefix string) []string {
+	return t.completeBy(ctx, "shoalDomain", "associatedDomain", prefix)
+}
+
+func (t *tool) completeVolume(ctx context.Context, prefix string) []string {
+	return t.completeBy(ctx, "shoalVolume", "cn", prefix)
+}
+
+// completeEntry proposes the oldest entries of the queue.
+func (t *tool) completeEntry(ctx context.Context, prefix string) []string {
+	s, err := t.switches(ctx)
+	if err != nil {
+		return nil
+	}
+	defer s.close()
+	found := make([][]string, len(s.servers))
+	s.each(s.servers, func(i int, address string) error {
+		var page struct {
+			Entries []struct{ ID, From string }
+		}
+		err := s.call(ctx, http.MethodGet, address, "/v1/queue?skip=0&limit=100", &page)
+		for _, e := range page.Entries {
+			if strings.HasPrefix(e.ID, prefix) {
+				found[i] = append(found[i], e.ID+"\tfrom <"+printable(e.From)+">")
+			}
+		}
+		return err
+	})
+	var all []string
+	for _, ids := range found {
+		all = append(all, ids...)
+	}
+	return all
+}
