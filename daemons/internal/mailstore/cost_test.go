@@ -143,3 +143,18 @@ func TestOrder(t *testing.T) {
 		t.Errorf("\n%s\nwant\n%s", g, want)
 	}
 }
+
+// TestRecordLength: the record of a delivery stays within what ext4 and XFS keep in the inode of a link (59 bytes),
+// also after the ten millionth name of a run, for servers with names of up to 8 letters.
+func TestRecordLength(t *testing.T) {
+	mem := vfs.NewMem(time.Now)
+	s := testStore(t, mem, "/", "server-8")
+	box := testInbox(t, s, "account-1")
+	s.ctr.Store(10_000_000)
+	appendOne(t, box, strings.Repeat("x", 1<<20), FlagSeen)
+	var buf [1000]byte
+	n, err := mem.Readlink(box.j.recordPath(2), buf[:])
+	if err != nil || n > 59 {
+		t.Errorf("%d bytes: %s (%v)", n, buf[:n], err)
+	}
+}
