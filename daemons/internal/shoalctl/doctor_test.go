@@ -26,7 +26,6 @@ const testVolume = "0d6f3c6e-6d2c-4c0c-9b0e-2f4f6b1f9a51"
 // ward is a healthy service as doctor sees it. Tests break one thing in it.
 type ward struct {
 	*site
-	d       *doctor
 	status  map[string]*kit.Status
 	date    map[string]string // of the HTTP answer, instead of the right one
 	haproxy string            // rows of HAProxy's answer

@@ -9,7 +9,7 @@
 // (import and up: one per line) for programs. Exit codes: see exitCode.
 //
 // Left out on purpose: passwords as arguments (other users of the machine could read them in the list of
-// processes), and state of its own.
+// processes), and state of its own, but for what an unfinished import has done (import_state.go).
 package shoalctl
 
 import (
