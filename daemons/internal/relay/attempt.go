@@ -218,6 +218,8 @@ func localResult(l LocalResult) *result {
 		return &result{state: queue.Failed, tried: true, failure: failure{status: "5.6.11", reason: "The message holds a CR or LF that stands alone."}}
 	case errors.Is(l.Err, deliver.ErrNeedsUTF8):
 		return &result{state: queue.Failed, tried: true, failure: failure{status: "5.6.7", reason: "The mailbox does not take internationalized addresses."}}
+	case errors.Is(l.Err, deliver.ErrAborted):
+		return &result{state: queue.Deferred, tried: true, failure: failure{status: "4.3.0", reason: "The queued message cannot be read."}}
 	case errors.Is(l.Err, deliver.ErrUnavailable):
 		return &result{state: queue.Deferred, tried: true, soon: true, failure: failure{status: "4.4.1", reason: "The mail store cannot be reached now."}}
 	case errors.As(l.Err, &e):

@@ -180,6 +180,7 @@ func TestLocalResults(t *testing.T) {
 		{deliver.ErrUnavailable, queue.Deferred, "4.4.1"},
 		{fmt.Errorf("%w: %w", deliver.ErrUnavailable, &deliver.Error{Code: 550}), queue.Deferred, "4.4.1"},
 		{deliver.ErrUnknown, queue.Deferred, "4.4.2"},
+		{fmt.Errorf("%w: checksum", deliver.ErrAborted), queue.Deferred, "4.3.0"},
 		{deliver.ErrBareLine, queue.Failed, "5.6.11"},
 		{deliver.ErrNeedsUTF8, queue.Failed, "5.6.7"},
 		{errors.New("anything"), queue.Deferred, "4.4.2"},

@@ -69,7 +69,7 @@ func (s *session) send(tx *transaction, r io.Reader) (string, error) {
 		if tx.queueAll() {
 			return saidQueued, s.enqueue(tx, whole, tx.rcpts)
 		}
-		return s.cutThrough(tx, &keeper{r: whole})
+		return s.cutThrough(tx, &keeper{r: whole, buf: make([]byte, 0, min(tx.size+ownFields, keep))})
 	}
 	results, err := tx.out.Data(whole)
 	if err != nil {
