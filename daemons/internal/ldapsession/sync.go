@@ -488,10 +488,14 @@ func (s *syncing) ids(deleted bool) {
 		return
 	}
 	i := ldapwire.SyncInfo{Kind: ldapwire.SyncIDSet, RefreshDeletes: deleted, UUIDs: s.gone}
-	if s.goneCSN != "" && s.goneCSN > s.told {
+	cookie := s.goneCSN != "" && s.goneCSN > s.told
+	if cookie {
 		i.Cookie = s.cookieOf([]string{s.goneCSN})
 	}
 	s.info(&i)
+	if cookie { // OpenLDAP does not keep that of a syncIdSet in the persist stage
+		s.info(&ldapwire.SyncInfo{Kind: ldapwire.SyncNewCookie, Cookie: i.Cookie})
+	}
 	s.gone, s.goneCSN = s.gone[:0], ""
 }
 

@@ -222,14 +222,30 @@ type shadow struct {
 	metrics *prometheus.Registry
 	cancel  context.CancelFunc
 	done    chan struct{}
+	dn      string // whom it binds as
+	pass    string
 }
 
 func newShadow(t testing.TB, m *master) *shadow {
 	t.Helper()
-	s := &shadow{t: t, m: m, dir: t.TempDir()}
+	return newShadowOf(t, m, "cn=vault2,o=shoal", "vaultpass")
+}
+
+func newShadowOf(t testing.TB, m *master, dn, password string) *shadow {
+	t.Helper()
+	s := &shadow{t: t, m: m, dir: t.TempDir(), dn: dn, pass: password}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
+}
+
+// content is the shadow's content as a client sees it.
+func (s *shadow) content() map[string]string {
+	s.t.Helper()
+	m := &master{t: s.t, auth: s.m.auth, store: s.store, address: "127.0.0.1:0"}
+	m.start()
+	defer m.stop()
+	return content(s.t, m.bound(s.t))
 }
 
 func (s *shadow) start() {
@@ -238,7 +254,7 @@ func (s *shadow) start() {
 	s.metrics = prometheus.NewRegistry()
 	var err error
 	s.replica, err = replica.New(replica.Options{Store: s.store, Providers: []string{"ldap://" + s.m.address}, TLS: s.m.auth.client,
-		BindDN: "cn=vault2,o=shoal", Password: func() (string, error) { return "vaultpass", nil },
+		BindDN: s.dn, Password: func() (string, error) { return s.pass, nil },
 		Timeout: 10 * time.Second, Probe: 5 * time.Second, Retry: 100 * time.Millisecond,
 		Clock: clock.System(), Log: logger(s.t, "shadow"), Metrics: s.metrics})
 	check(s.t, err)

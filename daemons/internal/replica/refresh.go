@@ -3,6 +3,7 @@ package replica
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -11,8 +12,12 @@ import (
 	"shoal/daemons/internal/ldapwire"
 )
 
-// maxGone bounds the deletions of a delete phase, which are kept until its end.
-const maxGone = 1 << 20
+// maxGone bounds the deletions of a delete phase, which are kept until its end, and maxUnknown what is
+// waited for in a present phase.
+const (
+	maxGone    = 1 << 20
+	maxUnknown = 1 << 16
+)
 
 // refresh is the refresh stage of a session (RFC 4533 §3.3.1, §3.4.1).
 type refresh struct {
@@ -24,14 +29,13 @@ type refresh struct {
 	seen     marks // entries that the provider named
 	received int
 
-	sets      int  // sets of UUIDs that are present
-	unknown   int  // UUIDs that should be here and are not
-	presented bool // a present phase ended
+	unknown   map[[16]byte]struct{} // said to be present, and not here: may still come
+	presented bool                  // a present phase ended
 	deleted   map[[16]byte]struct{}
 }
 
 func newRefresh(s *session) *refresh {
-	return &refresh{s: s, started: s.r.opt.Clock.Boot(), seen: marks{}, deleted: map[[16]byte]struct{}{}}
+	return &refresh{s: s, started: s.r.opt.Clock.Boot(), seen: marks{}, unknown: map[[16]byte]struct{}{}, deleted: map[[16]byte]struct{}{}}
 }
 
 // begin tells the store, once, that changes come out of their order.
@@ -54,7 +58,6 @@ func (f *refresh) mention(id uint64) {
 
 // present marks entries of which the provider sent the UUID only.
 func (f *refresh) present(ids [][16]byte) error {
-	f.sets++
 	r, err := f.s.r.opt.Store.Read()
 	if err != nil {
 		return err
@@ -66,10 +69,21 @@ func (f *refresh) present(ids [][16]byte) error {
 		if n := r.ByUUID(id); n != 0 {
 			f.seen.set(n)
 		} else {
-			f.unknown++
+			f.unknown[id] = struct{}{}
 		}
 	}
+	if len(f.unknown) > maxUnknown {
+		return &inconsistent{"too many entries are missing here"}
+	}
 	return nil
+}
+
+// missing looks again for what was said to be present: it may have been sent as an entry, too.
+func (f *refresh) missing() (n int, err error) {
+	again := slices.Collect(maps.Keys(f.unknown))
+	clear(f.unknown)
+	err = f.present(again)
+	return len(f.unknown), err
 }
 
 func (f *refresh) gone(ids ...[16]byte) error {
@@ -115,14 +129,18 @@ func (f *refresh) done(cookie []byte) error {
 	if err := s.settled(); err != nil {
 		return err
 	}
-	if f.unknown > 0 {
-		return &inconsistent{fmt.Sprintf("%d entries are missing here", f.unknown)}
+	if n, err := f.missing(); err != nil {
+		return err
+	} else if n > 0 {
+		return &inconsistent{fmt.Sprintf("%d entries are missing here", n)}
 	}
 	if len(c.CSNs) > 0 {
 		s.csns = c.CSNs
 	}
 	kind := "delete"
-	if f.presented {
+	// Without a cookie everything was sent, whatever the provider calls it (OpenLDAP with a session log
+	// calls it a delete phase).
+	if f.presented || s.whole {
 		kind = "present"
 		if err := f.removeUnseen(); err != nil {
 			return err
