@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // Shells complete what is in the directory.
@@ -74,5 +76,109 @@ func TestDoctorFindsNothing(t *testing.T) {
 	}
 	if len(answer.Findings) < 10 {
 		t.Errorf("only %d checks", len(answer.Findings))
+	}
+}
+
+// While no box answers both switches queue; the operator sees all of it, drops one, and has the rest tried at once
+// when the boxes are back.
+func TestOperatorWorksTheQueueOfAllSwitches(t *testing.T) {
+	s := own(t)
+	u := s.Users[0]
+	for _, box := range []string{"box1", "box2"} {
+		if err := syscall.Kill(s.pid(box), syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resume := func() {
+		for _, box := range []string{"box1", "box2"} {
+			if pid := s.pid(box); pid != 0 {
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+			}
+		}
+	}
+	defer resume()
+	type list struct {
+		Total   int
+		Entries []struct{ ID, Server, From, Reason string }
+	}
+	entries := func(args ...string) (l list) {
+		t.Helper()
+		out := s.shoalctl(t, append([]string{"queue", "list", "--json"}, args...)...)
+		if err := json.Unmarshal([]byte(out), &l); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return l
+	}
+	until := func(what string, f func() bool) {
+		t.Helper()
+		deadline := time.Now().Add(time.Minute)
+		for !f() {
+			if time.Now().After(deadline) {
+				t.Fatalf("not within a minute: %s\n%s", what, s.shoalctl(t, "queue", "list", "--wide"))
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	until("HAProxy sees that the boxes do not answer", func() bool {
+		out, _ := s.tryShoalctl(t, "status", "--json")
+		var st status
+		if err := json.Unmarshal([]byte(out[:strings.LastIndexByte(out, '}')+1]), &st); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		down := 0
+		for _, b := range st.Backends {
+			if b.Backend == "be_lmtp" && strings.HasPrefix(b.Status, "DOWN") {
+				down++
+			}
+		}
+		return down == 2
+	})
+	for i := range 4 {
+		c, err := dialSMTP(s.address("smtp", fmt.Sprintf("switch%d", 1+i%2)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.begin(fmt.Sprintf("sender%d@far.test", i), u.Address); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.ask(250, "Subject: queued %d\r\n\r\nx\r\n.", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := entries()
+	by := map[string]int{}
+	for _, e := range all.Entries {
+		by[e.Server]++
+	}
+	if all.Total != 4 || by["switch1"] != 2 || by["switch2"] != 2 {
+		t.Fatalf("the queue: %+v", all)
+	}
+	one := entries("--from", "sender3@far.test")
+	if len(one.Entries) != 1 {
+		t.Fatalf("sender3's: %+v", one)
+	}
+	id := one.Entries[0].ID
+	if out := s.shoalctl(t, "queue", "show", id); !strings.Contains(out, "Subject: queued 3") || !strings.Contains(out, u.Address) {
+		t.Errorf("queue show: %s", out)
+	}
+	if out := s.shoalctl(t, "status"); !strings.Contains(out, "queue 2, oldest") {
+		t.Errorf("status does not tell of the queue: %s", out)
+	}
+	until("the entry is not being tried at this moment", func() bool {
+		_, err := s.tryShoalctl(t, "queue", "delete", id)
+		return err == nil
+	})
+	if out, err := s.tryShoalctl(t, "queue", "show", id); err == nil {
+		t.Errorf("a deleted entry is shown: %s", out)
+	}
+	resume()
+	until("the rest is delivered", func() bool {
+		s.shoalctl(t, "queue", "retry", "--all")
+		return entries().Total == 0
+	})
+	c := s.imap(t, u, "", nil)
+	got := fetchAll(t, c, "INBOX")
+	if len(got) != 3 {
+		t.Errorf("%d messages were delivered, want 3", len(got))
 	}
 }
