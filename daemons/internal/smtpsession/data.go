@@ -69,7 +69,9 @@ func (s *session) send(tx *transaction, r io.Reader) (string, error) {
 		if tx.queueAll() {
 			return saidQueued, s.enqueue(tx, whole, tx.rcpts)
 		}
-		return s.cutThrough(tx, &keeper{r: whole, buf: make([]byte, 0, min(tx.size+ownFields, keep))})
+		k := &keeper{r: whole, total: &s.s.kept}
+		defer k.free()
+		return s.cutThrough(tx, k)
 	}
 	results, err := tx.out.Data(whole)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/emersion/go-smtp"
@@ -15,24 +16,39 @@ import (
 	"shoal/daemons/internal/queue"
 )
 
-// keep is how much of a message is kept until its reply, in case that it has to be queued.
-const keep = 512 << 10
+// keep is how much of a message is kept until its reply, in case that it has to be queued; keepAll bounds it for all
+// messages of a listener together: beyond it none is kept.
+const (
+	keep    = 512 << 10
+	keepAll = 256 << 20
+)
 
 // keeper remembers what was read of a message, up to keep octets.
 type keeper struct {
-	r    io.Reader
-	buf  []byte
-	lost bool // more than that was read
+	r     io.Reader
+	buf   []byte
+	lost  bool          // more than that was read
+	total *atomic.Int64 // what all keepers have
 }
 
 func (k *keeper) Read(p []byte) (int, error) {
 	n, err := k.r.Read(p)
-	if !k.lost && len(k.buf)+n <= keep {
+	switch {
+	case k.lost:
+	case len(k.buf)+n > keep || k.total.Load()+int64(n) > keepAll:
+		k.free()
+		k.lost = true
+	default:
+		k.total.Add(int64(n))
 		k.buf = append(k.buf, p[:n]...)
-	} else {
-		k.buf, k.lost = nil, true
 	}
 	return n, err
+}
+
+// free forgets what was kept.
+func (k *keeper) free() {
+	k.total.Add(-int64(len(k.buf)))
+	k.buf = nil
 }
 
 // again gives the message from its beginning; nil when that is lost.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -305,6 +306,28 @@ func TestQueuedLarge(t *testing.T) {
 				t.Errorf("%s: %d bytes queued", c.to, len(e.text))
 			}
 		}
+	}
+}
+
+// What is kept is bounded for all together, and given back.
+func TestKeeper(t *testing.T) {
+	var total atomic.Int64
+	k := &keeper{r: strings.NewReader("hello"), total: &total}
+	if b, err := io.ReadAll(k); err != nil || string(b) != "hello" || total.Load() != 5 {
+		t.Fatalf("%q %v %d", b, err, total.Load())
+	}
+	if b, err := io.ReadAll(k.again()); err != nil || string(b) != "hello" {
+		t.Errorf("again: %q %v", b, err)
+	}
+	k.free()
+	total.Add(keepAll)
+	k = &keeper{r: strings.NewReader("hello"), total: &total}
+	if b, err := io.ReadAll(k); err != nil || string(b) != "hello" || k.again() != nil {
+		t.Errorf("%q %v: kept beyond the bound", b, err)
+	}
+	k.free()
+	if n := total.Load(); n != keepAll {
+		t.Errorf("%d octets are counted", n)
 	}
 }
 

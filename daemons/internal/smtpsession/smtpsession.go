@@ -22,7 +22,7 @@
 //
 // SMTP has one reply for all. If nobody has the message, the box's answer is the reply, unless it is queued for the reasons
 // above. If some have it, it is queued for the others, also for those who were refused: they get their bounce from there.
-// That needs the message again: its first 512 KiB are kept until the reply. For a larger one, and without a queue, everything
+// That needs the message again: its first 512 KiB are kept until the reply, while all that is kept is not more than 256 MiB. For a larger one, and without a queue, everything
 // mixed is 451: the sender tries again for all of them, and who had it already gets it once more. Never is somebody's copy lost.
 //
 // # Received (RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3)
@@ -49,6 +49,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -149,6 +150,7 @@ type Server struct {
 	o     Options
 	m     *Metrics
 	guard *smtpguard.Guard
+	kept  atomic.Int64 // octets of messages that are kept until their reply
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
