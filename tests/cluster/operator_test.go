@@ -161,7 +161,7 @@ func TestOperatorWorksTheQueueOfAllSwitches(t *testing.T) {
 	if out := s.shoalctl(t, "queue", "show", id); !strings.Contains(out, "Subject: queued 3") || !strings.Contains(out, u.Address) {
 		t.Errorf("queue show: %s", out)
 	}
-	if out := s.shoalctl(t, "status"); !strings.Contains(out, "queue 2, oldest") {
+	if out, _ := s.tryShoalctl(t, "status"); !strings.Contains(out, "queue 2, oldest") { // it fails: boxes are not well
 		t.Errorf("status does not tell of the queue: %s", out)
 	}
 	until("the entry is not being tried at this moment", func() bool {
