@@ -44,7 +44,7 @@ func (q *Queue) keepAlive(ctx context.Context) {
 
 // beat touches alive and returns the file server's time.
 func (q *Queue) beat() (time.Time, error) {
-	path := q.dir(q.origin) + "/alive"
+	path := q.dir(q.Origin()) + "/alive"
 	at := q.o.Clock.Boot()
 	f, err := q.o.FS.Create(path)
 	if err != nil {
@@ -70,10 +70,10 @@ func (q *Queue) beat() (time.Time, error) {
 // rebirth begins a new run after the directory of this one was taken away: this process was out for so long that
 // the others thought it dead, delivered all it had and cleared up.
 func (q *Queue) rebirth() {
-	q.o.Log.Warn("queue: this switch was taken for dead and its entries were adopted; it goes on as a new run", "run", q.origin)
+	q.o.Log.Warn("queue: this switch was taken for dead and its entries were adopted; it goes on as a new run", "run", q.Origin())
 	q.mu.Lock()
 	for _, e := range q.entries {
-		if e.key.origin == q.origin {
+		if e.key.origin == q.Origin() {
 			q.drop(e, false)
 		}
 	}
@@ -106,7 +106,7 @@ func (r *round) isGone(origin string) (bool, error) {
 func (r *round) look(origin string) (bool, error) {
 	q := r.q
 	switch {
-	case origin == q.origin:
+	case origin == q.Origin():
 		return false, nil
 	case serverOf(origin) == q.o.Server:
 		return true, nil // an earlier run of this server
@@ -309,14 +309,14 @@ func (q *Queue) claim(r *round, key batchKey, index, generation int, x *indexEnt
 		}
 	}
 	path := q.claimPath(ek, generation+1)
-	err := q.o.FS.Symlink(q.origin, path)
+	err := q.o.FS.Symlink(q.Origin(), path)
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.EEXIST):
 		// Somebody was faster, or our own reply was lost.
 		var buf [64]byte
 		n, err := q.o.FS.Readlink(path, buf[:])
-		if err != nil || string(buf[:n]) != q.origin {
+		if err != nil || string(buf[:n]) != q.Origin() {
 			return nil, nil
 		}
 	case errors.Is(err, syscall.ENOENT):
@@ -499,7 +499,7 @@ func (q *Queue) sweep(dir, origin string) (bool, error) {
 		return false, q.ioErr("rmdir", dir, err)
 	}
 	q.mu.Lock()
-	if l := q.logs[origin]; l != nil && origin != q.origin {
+	if l := q.logs[origin]; l != nil && origin != q.Origin() {
 		delete(q.logs, origin)
 		q.mu.Unlock()
 		l.close()

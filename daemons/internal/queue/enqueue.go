@@ -180,7 +180,7 @@ func (f fileWriter) Write(p []byte) (int, error) { return f.File.Write(p) }
 func (q *Queue) createBatch(fill func(vfs.File) error) (batchKey, error) {
 	q.mu.Lock()
 	q.lastSeq++
-	key := batchKey{q.origin, q.lastSeq}
+	key := batchKey{q.Origin(), q.lastSeq}
 	q.mu.Unlock()
 	path := q.batchPath(key)
 	f, err := q.o.FS.Create(path)

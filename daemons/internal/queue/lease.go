@@ -277,7 +277,7 @@ func (q *Queue) logFor(origin string) *progressLog {
 	defer q.mu.Unlock()
 	l := q.logs[origin]
 	if l == nil {
-		l = newProgressLog(q.o.FS, q.dir(origin)+"/log."+q.origin)
+		l = newProgressLog(q.o.FS, q.dir(origin)+"/log."+q.Origin())
 		q.logs[origin] = l
 	}
 	return l
@@ -285,7 +285,7 @@ func (q *Queue) logFor(origin string) *progressLog {
 
 // removeBatch unlinks a batch whose entries are all final, after its claims.
 func (q *Queue) removeBatch(key batchKey) error {
-	if key.origin != q.origin {
+	if key.origin != q.Origin() {
 		claims, err := q.claims(key.origin)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,8 +55,8 @@ func (o *Options) setDefaults() {
 // Queue is the queue as one run of one switch sees it. Its methods may be called from any goroutine.
 type Queue struct {
 	o       Options
-	origin  string
-	network bool // the file server makes each call stable by itself
+	origin  atomic.Pointer[string] // changes when this process was taken for dead (rebirth)
+	network bool                   // the file server makes each call stable by itself
 	metrics *metrics
 
 	writes  chan *write   // to the batch writer
@@ -190,24 +191,25 @@ func Open(o Options) (*Queue, error) {
 func (q *Queue) begin() error {
 	fs := q.o.FS
 	for now := q.o.Clock.Now(); ; now = now.Add(time.Millisecond) {
-		q.origin = originAt(q.o.Server, now)
-		err := fs.Mkdir(q.dir(q.origin))
+		origin := originAt(q.o.Server, now)
+		q.origin.Store(&origin)
+		err := fs.Mkdir(q.dir(q.Origin()))
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, syscall.EEXIST) {
-			return q.ioErr("mkdir", q.dir(q.origin), err)
+			return q.ioErr("mkdir", q.dir(q.Origin()), err)
 		}
 	}
 	for _, d := range []string{"/b", "/c"} {
-		if err := fs.Mkdir(q.dir(q.origin) + d); err != nil {
-			return q.ioErr("mkdir", q.dir(q.origin)+d, err)
+		if err := fs.Mkdir(q.dir(q.Origin()) + d); err != nil {
+			return q.ioErr("mkdir", q.dir(q.Origin())+d, err)
 		}
 	}
 	if _, err := q.beat(); err != nil {
 		return err
 	}
-	for _, d := range []string{q.dir(q.origin), q.o.Path + "/r"} {
+	for _, d := range []string{q.dir(q.Origin()), q.o.Path + "/r"} {
 		if err := q.syncDir(d); err != nil {
 			return err
 		}
@@ -216,7 +218,7 @@ func (q *Queue) begin() error {
 }
 
 // Origin names this run.
-func (q *Queue) Origin() string { return q.origin }
+func (q *Queue) Origin() string { return *q.origin.Load() }
 
 // Close ends the run in good order: others may take its entries at once. Leases that are out may still be
 // finished before it.
@@ -236,13 +238,13 @@ func (q *Queue) Close() error {
 		l.close()
 	}
 	q.mu.Unlock()
-	dir := q.dir(q.origin)
+	dir := q.dir(q.Origin())
 	if err := q.o.FS.Symlink("-", dir+"/closed"); err != nil && !errors.Is(err, syscall.EEXIST) {
 		return q.ioErr("symlink", dir+"/closed", err)
 	}
 	if empty {
 		// Nothing of ours is left: no need to leave it to the others.
-		_, _ = q.sweep(dir, q.origin)
+		_, _ = q.sweep(dir, q.Origin())
 	}
 	return nil
 }

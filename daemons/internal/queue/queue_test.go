@@ -192,7 +192,7 @@ func TestDeliver(t *testing.T) {
 	if l := r.next(q); l != nil {
 		t.Fatalf("%s is due again", l.ID)
 	}
-	if list, _ := r.fs.ReadDir(q.dir(q.origin)+"/b", nil); len(list) != 0 {
+	if list, _ := r.fs.ReadDir(q.dir(q.Origin())+"/b", nil); len(list) != 0 {
 		t.Fatalf("batches are left: %q", list)
 	}
 	if q.Len() != 0 {
@@ -353,8 +353,8 @@ func TestAdoption(t *testing.T) {
 		r.clk.Advance(10 * time.Second)
 		r.clk.WaitTimers(2)
 	}
-	if _, err := r.fs.Lstat(dead.dir(dead.origin)); !errors.Is(err, syscall.ENOENT) {
-		t.Fatalf("the directory of the dead run is left: %q", names(t, r.fs, dead.dir(dead.origin)))
+	if _, err := r.fs.Lstat(dead.dir(dead.Origin())); !errors.Is(err, syscall.ENOENT) {
+		t.Fatalf("the directory of the dead run is left: %q", names(t, r.fs, dead.dir(dead.Origin())))
 	}
 }
 
@@ -423,7 +423,7 @@ func TestFrozen(t *testing.T) {
 func TestRebirth(t *testing.T) {
 	r := newRig(t)
 	q := r.run("sw1")
-	was := q.origin
+	was := q.Origin()
 	for _, n := range []string{"/alive", "/b", "/c", ""} {
 		err := r.fs.Unlink(q.dir(was) + n)
 		if err != nil {
@@ -441,7 +441,7 @@ func TestRebirth(t *testing.T) {
 	r.clk.Advance(time.Second)
 	r.clk.WaitTimers(1)
 	q.mu.Lock()
-	now := q.origin
+	now := q.Origin()
 	q.mu.Unlock()
 	if now == was {
 		t.Fatal("it still is the same run")
