@@ -128,7 +128,6 @@ type mailbox struct {
 	t    *testing.T
 	addr string
 	srv  *smtp.Server
-	cert tls.Certificate
 
 	mu       sync.Mutex
 	messages []got
