@@ -234,8 +234,8 @@ func (b *box) buildSessions(c *Config) (err error) {
 		Hostname: b.env.Server, Store: b.store, Accounts: b.dir,
 		TLS:             b.env.Creds.ServerTLS(pki.RoleSwitch, pki.RoleOperator),
 		MaxMessageBytes: int64(c.LMTP.MaxMessage), MaxRecipients: c.LMTP.MaxRecipients, ReadTimeout: c.LMTP.ReadTimeout,
-		MaxConnections: connections,
-		Log:            b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+		MaxConnections: connections, DeferOverQuota: c.LMTP.OverQuota == "defer",
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	})
 	if err != nil {
 		return err

@@ -74,6 +74,9 @@ type LMTP struct {
 	MaxRecipients int       `hcl:"max_recipients,optional" default:"1000" min:"1" max:"100000"`
 	// ReadTimeout ends a connection whose switch says nothing for so long (RFC 5321 §4.5.3.2).
 	ReadTimeout time.Duration `hcl:"read_timeout,optional" default:"5m" min:"1s" max:"1h"`
+	// OverQuota says what becomes of mail for an account that is full: reject (552) or defer (452), so that the
+	// switch tries again.
+	OverQuota string `hcl:"over_quota,optional" default:"reject" oneof:"reject defer"`
 }
 
 // Store says how the store works. ReCheck apart, what is set here must not differ between boxes.

@@ -61,6 +61,9 @@ type Options struct {
 	Accounts Accounts    // recipients
 	TLS      *tls.Config // for STARTTLS; it demands a client certificate (pki ServerTLS("switch", "operator"))
 
+	// DeferOverQuota answers 452 for an account that is full, where otherwise it is 552.
+	DeferOverQuota bool
+
 	// Plaintext lets MAIL in without STARTTLS. For tests.
 	Plaintext bool
 

@@ -32,6 +32,7 @@ type transaction struct {
 	from  mailaddr.Address
 	trace string
 	begun time.Time
+	size  int64 // announced with SIZE; 0: not
 
 	rcpts   []recipient
 	targets []target
@@ -68,7 +69,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if err != nil {
 		return reply(501, 5, 1, 7, "The sender's address is malformed")
 	}
-	s.tx = &transaction{from: a, trace: opts.EnvelopeID, begun: time.Now(), index: make(map[string]int)}
+	s.tx = &transaction{from: a, trace: opts.EnvelopeID, begun: time.Now(), size: opts.Size, index: make(map[string]int)}
 	return nil
 }
 
@@ -110,9 +111,34 @@ func (s *session) find(ctx context.Context, tx *transaction, a mailaddr.Address)
 	if err != nil {
 		return 0, fmt.Errorf("open account %s on volume %s: %w", account.ID, account.Volume, err)
 	}
+	if err := s.room(ctx, account, handle, tx.size); err != nil {
+		return 0, err
+	}
 	tx.targets = append(tx.targets, target{account: account, handle: handle, rcpt: a.String()})
 	tx.index[account.ID] = len(tx.targets) - 1
 	return len(tx.targets) - 1, nil
+}
+
+// usageAge is how old what this box knows of a mailbox may be when it is held against a limit.
+const usageAge = time.Minute
+
+// room refuses an account that is full, or would be with what the sender announced. A message of unknown size may go over
+// the limit once.
+func (s *session) room(ctx context.Context, a *dirclient.Account, handle *mailstore.Account, size int64) error {
+	if a.QuotaStorage <= 0 && a.QuotaMessages <= 0 {
+		return nil
+	}
+	u, err := handle.Usage(ctx, usageAge)
+	if err != nil {
+		return fmt.Errorf("usage of account %s: %w", a.ID, err)
+	}
+	if a.QuotaStorage > 0 && u.Bytes+max(size, 1) > a.QuotaStorage || a.QuotaMessages > 0 && u.Messages+1 > a.QuotaMessages {
+		if s.s.o.DeferOverQuota {
+			return fmt.Errorf("%w: %d bytes in %d messages", errFullForNow, u.Bytes, u.Messages)
+		}
+		return fmt.Errorf("%w: %d bytes in %d messages", errFull, u.Bytes, u.Messages)
+	}
+	return nil
 }
 
 // Data is not used: the server runs in LMTP mode.
@@ -163,6 +189,9 @@ func (s *session) outcome(ctx context.Context, tx *transaction, rcpt recipient, 
 var (
 	errSuspended = errors.New("the account is suspended")
 	errClosed    = errors.New("the account is closed")
+
+	errFull       = errors.New("the account is over its quota")
+	errFullForNow = errors.New("the account is over its quota for now")
 )
 
 // answer words an error as a reply. Only what the directory or the store is certain of is refused for good.
@@ -175,6 +204,10 @@ func answer(err error) error {
 		return reply(550, 5, 1, 1, "No such mailbox")
 	case errors.Is(err, errClosed):
 		return reply(550, 5, 2, 1, "The mailbox is closed")
+	case errors.Is(err, errFull):
+		return reply(552, 5, 2, 2, "The mailbox is full")
+	case errors.Is(err, errFullForNow):
+		return reply(452, 4, 2, 2, "The mailbox is full, try again later")
 	case errors.Is(err, errSuspended):
 		return reply(450, 4, 2, 1, "The mailbox takes no mail for now")
 	case errors.Is(err, mailstore.ErrTooLarge):

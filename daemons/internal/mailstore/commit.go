@@ -285,6 +285,7 @@ func (j *journal) place(nc nonce, reqs []*request) (uint64, error) {
 			}
 			// N was the first free name when it was created, so N+1 was absent then, and w/ has been listed since.
 			j.looked, j.lookedAt, j.unsynced = true, at, false
+			j.current.Store(int64(at))
 			j.began = max(j.began, began)
 			return n, nil
 

@@ -30,7 +30,8 @@ type journal struct {
 	waiting sync.Mutex // guards queue
 	queue   []*request
 	watch   watchSet
-	hinted  atomic.Bool // a read because of a hint is on its way
+	hinted  atomic.Bool  // a read because of a hint is on its way
+	current atomic.Int64 // when what is published was known to be the newest (clock.Boot)
 
 	drive     chan struct{}
 	began     uint64 // a read that began after this ticket was drawn has been completed
@@ -195,7 +196,7 @@ func (j *journal) read(ctx context.Context) (any, error) {
 	var state any
 	err := j.drives(ctx, func() error {
 		if j.began < ticket || !j.loaded {
-			began := j.tickets.Load()
+			began, at := j.tickets.Load(), j.vol.clk.Boot()
 			if err := j.advance(); err != nil {
 				return err
 			}
@@ -203,6 +204,7 @@ func (j *journal) read(ctx context.Context) (any, error) {
 				return err
 			}
 			j.began = began
+			j.current.Store(int64(at))
 		}
 		state = j.publish()
 		return nil
