@@ -99,8 +99,9 @@ func (r *Reader) LogCovers(since string) (position uint64, ok bool, err error) {
 		if ch.CSN <= since {
 			return ch.Sequence, true, nil
 		}
+		position = ch.Sequence - 1
 	}
-	return 0, true, nil
+	return position, true, nil
 }
 
 // LogOrdered reports whether the log is in the order of its CSNs: always, but for a replica that is
@@ -109,14 +110,16 @@ func (r *Reader) LogOrdered() bool {
 	return string(r.tx.Bucket(bucketMeta).Get(keyLogFloor)) != unordered
 }
 
-// trimLog cuts off changes that are older than the limit.
+// trimLog cuts off changes that are older than the limit, but for the newest one: it keeps the sequence.
 func trimLog(tx *bbolt.Tx, floor csn, limit csn) (csn, error) {
 	b := tx.Bucket(bucketLog)
 	c := b.Cursor()
+	last, _ := c.Last()
+	last = bytes.Clone(last)
 	for n := 0; n < maxTrim; n++ {
 		k, v := c.First()
 		var ch LoggedChange
-		if k == nil || ch.decode(k, v) != nil || ch.CSN >= limit {
+		if k == nil || bytes.Equal(k, last) || ch.decode(k, v) != nil || ch.CSN >= limit {
 			break
 		}
 		floor = max(floor, ch.CSN)

@@ -336,8 +336,18 @@ func (s *syncing) movedSince(seen *uint64) (moved bool, err error) {
 	return moved, err
 }
 
-// scan takes up what the log has got.
+// scan takes up what the log has got. If the log was cut off beyond the place where we are, nobody knows what the client misses.
 func (s *syncing) scan() error {
+	cut := false
+	if err := s.r.LogAfter(s.pos, func(c dirstore.LoggedChange) bool {
+		cut = c.Sequence != s.pos+1
+		return false
+	}); err != nil {
+		return err
+	}
+	if cut {
+		return ldapwire.Errorf(ldapwire.SyncRefreshRequired, "the change log is too short for how far behind this is")
+	}
 	err := s.r.LogAfter(s.end, func(c dirstore.LoggedChange) bool {
 		s.end = c.Sequence
 		if c.Kind != dirstore.Deleted {

@@ -170,7 +170,8 @@ func (r *Replica) follow(ctx context.Context, e endpoint) (refreshed bool, err e
 	err = s.run()
 	var again *inconsistent
 	var refused *ldapwire.Error
-	if errors.As(err, &again) || errors.As(err, &refused) && refused.Code == ldapwire.SyncRefreshRequired {
+	// A provider that says so after the refresh has lost track of us, not we of it: our cookie is good.
+	if errors.As(err, &again) || errors.As(err, &refused) && refused.Code == ldapwire.SyncRefreshRequired && !s.refreshed {
 		r.mu.Lock()
 		r.whole = true
 		r.mu.Unlock()
