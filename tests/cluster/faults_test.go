@@ -200,26 +200,29 @@ func (s *service) issueExpired(t *testing.T, uri, certFile, keyFile string) time
 	return end.UTC()
 }
 
-// With the directory away, senders are told to come back, logins are refused as "not now", and the tool says
+// With the master and all shadows of the directory away, senders are told to come back, logins are refused as "not now", and the tool says
 // what it cannot reach. When it is back, everything goes on by itself.
 func TestDirectoryDown(t *testing.T) {
 	s := own(t)
 	alice := s.Users[0]
 	carol := s.newAccount(t)
-	vault := s.pid("vault1")
-	if err := syscall.Kill(vault, syscall.SIGSTOP); err != nil { // hangs: worse than gone
-		t.Fatal(err)
-	}
-	stopped := true
+	var stopped []int
 	resume := func() {
-		if stopped {
-			stopped = false
-			if err := syscall.Kill(vault, syscall.SIGCONT); err != nil {
+		for _, pid := range stopped {
+			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 				t.Error(err)
 			}
 		}
+		stopped = nil
 	}
 	defer resume()
+	for _, vault := range []string{"vault1", "vault2", "vault3"} {
+		pid := s.pid(vault)
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // hangs: worse than gone
+			t.Fatal(err)
+		}
+		stopped = append(stopped, pid)
+	}
 
 	t.Run("mail for an address not seen before is put off", func(t *testing.T) {
 		out, err := tryCommand(t, "", "swaks", "--server", s.address("smtp"), "--from", "a@example.org", "--to", carol.Address, "--helo", "client.example.org", "--timeout", "60")

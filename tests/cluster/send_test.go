@@ -126,12 +126,12 @@ func TestAccountsAndDomains(t *testing.T) {
 func TestStatusShowsEveryServer(t *testing.T) {
 	s := shared(t)
 	text := s.shoalctl(t, "status")
-	for _, server := range []string{"vault1", "box1", "box2", "switch1", "switch2", "be_imap", "be_ldap"} {
+	for _, server := range []string{"vault1", "vault2", "vault3", "box1", "box2", "switch1", "switch2", "be_imap", "be_ldap"} {
 		if !strings.Contains(text, server) {
 			t.Errorf("status lacks %s:\n%s", server, text)
 		}
 	}
-	if v := s.status(t); !v.Healthy || len(v.Servers) != 5 {
+	if v := s.status(t); !v.Healthy || len(v.Servers) != 7 {
 		t.Errorf("got %+v", v)
 	}
 }
