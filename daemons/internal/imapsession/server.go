@@ -200,7 +200,22 @@ func (s *Server) register(ses *session) (refused string) {
 	return ""
 }
 
-// forget takes the session out of the server's tables.
+// release frees the place of a session that ends. It comes before the connection is closed, so that a client
+// that sees the end finds room.
+func (s *Server) release(ses *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !ses.noted {
+		return
+	}
+	countDown(s.byAddress, ses.remote)
+	if ses.user != nil {
+		countDown(s.byUser, ses.user.ID)
+	}
+	s.m.connections.Dec()
+}
+
+// forget takes the session out of the table once its connection is closed.
 func (s *Server) forget(ses *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,11 +224,6 @@ func (s *Server) forget(ses *session) {
 	}
 	ses.noted = false
 	delete(s.sessions, ses)
-	countDown(s.byAddress, ses.remote)
-	if ses.user != nil {
-		countDown(s.byUser, ses.user.ID)
-	}
-	s.m.connections.Dec()
 	if s.closing && len(s.sessions) == 0 {
 		close(s.empty)
 	}

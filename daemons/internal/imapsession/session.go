@@ -308,6 +308,7 @@ func (s *session) end() {
 	_ = s.enc.Release()
 	s.stopIdling()
 	s.closeMailbox()
+	s.srv.release(s)
 	s.t.close(s.srv.poller)
 	s.srv.forget(s)
 	s.dec.Release()
