@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -224,6 +225,7 @@ type shadow struct {
 	done    chan struct{}
 	dn      string // whom it binds as
 	pass    string
+	scheme  string
 }
 
 func newShadow(t testing.TB, m *master) *shadow {
@@ -253,7 +255,7 @@ func (s *shadow) start() {
 	s.store = openStore(s.t, s.dir)
 	s.metrics = prometheus.NewRegistry()
 	var err error
-	s.replica, err = replica.New(replica.Options{Store: s.store, Providers: []string{"ldap://" + s.m.address}, TLS: s.m.auth.client,
+	s.replica, err = replica.New(replica.Options{Store: s.store, Providers: []string{cmp.Or(s.scheme, "ldap://") + s.m.address}, TLS: s.m.auth.client,
 		BindDN: s.dn, Password: func() (string, error) { return s.pass, nil },
 		Timeout: 10 * time.Second, Probe: 5 * time.Second, Retry: 100 * time.Millisecond,
 		Clock: clock.System(), Log: logger(s.t, "shadow"), Metrics: s.metrics})
