@@ -111,13 +111,7 @@ func TestOperatorWorksTheQueueOfAllSwitches(t *testing.T) {
 	}
 	until := func(what string, f func() bool) {
 		t.Helper()
-		deadline := time.Now().Add(time.Minute)
-		for !f() {
-			if time.Now().After(deadline) {
-				t.Fatalf("not within a minute: %s\n%s", what, s.shoalctl(t, "queue", "list", "--wide"))
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
+		wait(t, time.Minute, f, func() string { return what + "\n" + s.shoalctl(t, "queue", "list", "--wide") })
 	}
 	until("HAProxy sees that the boxes do not answer", func() bool {
 		out, _ := s.tryShoalctl(t, "status", "--json")

@@ -312,8 +312,16 @@ var accountNumber struct {
 	n int
 }
 
-// newAccount makes an account that no other test uses.
+// newAccount makes an account that no other test uses, and that the whole directory knows.
 func (s *service) newAccount(t *testing.T) user {
+	t.Helper()
+	u := s.unspread(t)
+	s.spread(t, u.Address)
+	return u
+}
+
+// unspread makes an account that the directory's master knows.
+func (s *service) unspread(t *testing.T) user {
 	t.Helper()
 	accountNumber.Lock()
 	accountNumber.n++

@@ -93,14 +93,19 @@ public_tls {
 `, quote(l.cert(publicName)), quote(l.key(publicName)))
 }
 
-func (l Layout) directoryBlock(bindDN, secret string) string {
+// directoryBlock names the balancer, which leads to any vault; before it the servers that are to be asked first.
+func (l Layout) directoryBlock(bindDN, secret string, first ...string) string {
+	var uris []string
+	for _, uri := range append(first, "ldap://"+l.front(portLDAP)) {
+		uris = append(uris, quote(uri))
+	}
 	return fmt.Sprintf(`
 directory {
   uris          = [%s]
   bind_dn       = %s
   password_file = %s
 }
-`, quote("ldap://"+l.front(portLDAP)), quote(bindDN), quote(l.secret(secret)))
+`, strings.Join(uris, ", "), quote(bindDN), quote(l.secret(secret)))
 }
 
 // listenerBlocks gives each service of a role, by the names of the frontends.
@@ -178,10 +183,11 @@ lmtp {
 `, quote(l.front(portLMTP))) + l.queueBlocks(queueID)
 }
 
-// clientConfig is shoalctl's: as the directory's administrator and with the operator's certificate.
+// clientConfig is shoalctl's: as the directory's administrator and with the operator's certificate. It asks the master
+// first, so that a command sees what the one before it has written.
 func (l Layout) clientConfig() string {
 	return writtenBy + l.identityBlock("operator") +
-		l.directoryBlock(dirclient.AdminDN(suffix), "root") + fmt.Sprintf(`
+		l.directoryBlock(dirclient.AdminDN(suffix), "root", l.masterURI()) + fmt.Sprintf(`
 balancer {
   socket = %s
 }
