@@ -55,6 +55,11 @@ unit: ## Unit tests and in-process wire dialogues only
 cluster: build ## Black-box tests of the built service only
 	@scripts/test cluster
 
+.PHONY: test-nfs
+test-nfs: ## The store on real NFS: several kernels on this machine (root; about five minutes)
+	@scripts/install-deps nfs
+	go test -count=1 -v -timeout 15m ./tests/nfs
+
 .PHONY: race
 race: ## Unit tests under the race detector (long)
 	go test -race -timeout 30m ./daemons/...

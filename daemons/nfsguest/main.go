@@ -1,0 +1,152 @@
+// Command nfsguest is the first process of the kernels that tests/nfs boots. It sets up the machine that it
+// finds itself on (a file server, or a client that mounts it), and then does what the rig asks for over net/rpc: real
+// operations of the message store through the kernel's NFS client.
+//
+// What it is told stands on the kernel's command line: shoal.role (server, client), shoal.addr, shoal.name,
+// shoal.fs (server: type of the disk image), shoal.server and shoal.options (client: what to mount and how).
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/rpc"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"shoal/daemons/nfsguest/proto"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "nfsguest is the first process of a kernel booted by tests/nfs: run make test-nfs")
+		os.Exit(2)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	if err := boot(log); err != nil {
+		log.Error("boot", "err", err)
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	}
+}
+
+func boot(log *slog.Logger) error {
+	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	arg := map[string]string{}
+	for _, f := range strings.Fields(string(line)) {
+		if k, v, ok := strings.Cut(f, "="); ok {
+			arg[strings.TrimPrefix(k, "shoal.")] = v
+		}
+	}
+	steps := []func() error{
+		mount("sys", "/sys", "sysfs"), mount("run", "/run", "tmpfs"), mount("mnt", "/mnt", "tmpfs"), mount("nfs", "/var/lib/nfs", "tmpfs"),
+		func() error { return os.WriteFile("/proc/sys/kernel/hostname", []byte(arg["name"]), 0o644) },
+		modules,
+		run("ip", "link", "set", "lo", "up"),
+		run("ip", "address", "add", arg["addr"]+"/24", "dev", "vec0"),
+		run("ip", "link", "set", "vec0", "up"),
+	}
+	if arg["role"] == "server" {
+		steps = append(steps, fileServer(arg["fs"])...)
+	} else {
+		steps = append(steps, modprobe("nfsv4"), dir(proto.Export), func() error { return mountNFS(arg) })
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", arg["addr"], proto.Port))
+	if err != nil {
+		return err
+	}
+	s := rpc.NewServer()
+	if err := s.RegisterName("Guest", &Guest{log: log}); err != nil {
+		return err
+	}
+	log.Info("ready", "name", arg["name"])
+	s.Accept(l)
+	return nil
+}
+
+// fileServer exports the disk image over NFSv4 only. Lease and grace are short, so that a restart costs seconds; the clients
+// known to the server are kept on the disk, as they are on a real one.
+func fileServer(fs string) []func() error {
+	const state = "/var/lib/nfs"
+	return []func() error{
+		modprobe("nfsd"),
+		dir(proto.Disk), mount("/dev/ubda", proto.Disk, fs),
+		dir(proto.Disk + "/export"), dir(proto.Disk + "/state"), dir(state + "/rpc_pipefs"), dir("/run/rpc_pipefs"),
+		func() error { return os.Chmod(proto.Disk+"/export", 0o777) },
+		mount("nfsd", "/proc/fs/nfsd", "nfsd"),
+		mount("pipe", state+"/rpc_pipefs", "rpc_pipefs"),
+		set("/proc/sys/fs/leases-enable", "0"),
+		func() error { return os.WriteFile(state+"/etab", nil, 0o644) },
+		func() error { return os.WriteFile(state+"/rmtab", nil, 0o644) },
+		run("nfsdcld", "-s", proto.Disk+"/state", "-p", state+"/rpc_pipefs/nfsd"),
+		set("/proc/fs/nfsd/nfsv4leasetime", "10"),
+		set("/proc/fs/nfsd/nfsv4gracetime", "10"),
+		run("exportfs", "-i", "-o", "rw,sync,no_root_squash,fsid=0,no_subtree_check,insecure", "*:"+proto.Disk+"/export"),
+		run("rpc.nfsd", "-N", "3", "-V", "4", "8"),
+		run("rpc.mountd", "-N", "3", "-N", "2"),
+	}
+}
+
+func mountNFS(arg map[string]string) error {
+	options := arg["options"] + ",addr=" + arg["server"] + ",clientaddr=" + arg["addr"]
+	if err := unix.Mount(arg["server"]+":/", proto.Export, "nfs4", 0, options); err != nil {
+		return fmt.Errorf("mount %s with %s: %w", arg["server"], options, err)
+	}
+	return nil
+}
+
+// modules makes the modules of this kernel known where modprobe looks for them when told "-d /run/modprobe"; the root
+// is the machine's own and is not written to.
+func modules() error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	if err := os.MkdirAll("/run/modprobe/lib/modules", 0o755); err != nil {
+		return err
+	}
+	return os.Symlink("/usr/lib/uml/modules/"+release, "/run/modprobe/lib/modules/"+release)
+}
+
+func modprobe(name string) func() error { return run("modprobe", "-d", "/run/modprobe", name) }
+
+func mount(what, where, kind string) func() error {
+	return func() error {
+		if err := unix.Mount(what, where, kind, 0, ""); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", kind, where, err)
+		}
+		return nil
+	}
+}
+
+func dir(path string) func() error { return func() error { return os.MkdirAll(path, 0o755) } }
+
+func set(path, value string) func() error {
+	return func() error { return os.WriteFile(path, []byte(value), 0o644) }
+}
+
+func run(name string, args ...string) func() error {
+	return func() error {
+		c := exec.Command(name, args...)
+		c.Stdout, c.Stderr = os.Stdout, os.Stdout
+		if err := c.Run(); err != nil {
+			return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+		}
+		return nil
+	}
+}
