@@ -146,6 +146,19 @@ func (c *cache[V]) flush() {
 	c.order.Init()
 }
 
+// drop forgets the values that concern says so of, and everything that there is no such of.
+func (c *cache[V]) drop(concern func(V) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.epoch++
+	for key, el := range c.entries {
+		if e := el.Value.(*cached[V]); e.none != nil || concern(e.value) {
+			c.order.Remove(el)
+			delete(c.entries, key)
+		}
+	}
+}
+
 func (c *cache[V]) len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -39,7 +39,7 @@ type Client struct {
 	probes sync.WaitGroup
 }
 
-// New checks the options and registers the metrics. It opens no connection: a directory that is away at start
+// New checks the options and registers the metrics. It waits for no connection: a directory that is away at start
 // is found out by the first call, or by Ping.
 func New(o Options) (*Client, error) {
 	setDefaults(&o)
@@ -85,6 +85,9 @@ func New(o Options) (*Client, error) {
 		c.metrics.up.WithLabelValues(ep.uri).Set(1)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if o.Follow {
+		c.probes.Go(c.follow)
+	}
 	return c, nil
 }
 

@@ -10,7 +10,8 @@
 //     is unknown.
 //   - A user's password is checked on a connection that does nothing but binds. The connections that search
 //     are bound as the server and never as anybody else, so no login can change what a search may see.
-//   - Answers are cached for a short time (30 s, "no such" 5 s), with one question on the way per key. While
+//   - Answers are cached for a short time (30 s, "no such" 5 s), with one question on the way per key. A change of
+//     the directory ends their life within a second (follow.go), where the directory tells of changes. While
 //     no directory server answers, an answer that is past its time is given all the same, up to a bounded age.
 //   - "There is no such account" (ErrNoSuchAccount, ErrNoSuchAlias, ErrNoSuchDomain) is said only when a directory server
 //     said so. Everything else is ErrUnavailable or ErrMalformed: temporary, never a reason to bounce mail.
@@ -143,6 +144,7 @@ type Options struct {
 	CacheSize   int           // accounts, and again as many ids and domains
 	CacheTTL    time.Duration // life of an answer; negative: none
 	NegativeTTL time.Duration // life of "there is no such"; negative: none
+	Follow      bool          // hear of changes by a persist search (RFC 4533) and forget what they concern
 	StaleFor    time.Duration // how long past its life an answer is used while no server answers; negative: never
 
 	Log     *slog.Logger
@@ -193,7 +195,7 @@ func optionsOf(d conf.Directory) Options {
 		URIs: d.URIs, BindDN: d.BindDN, PasswordFile: d.PasswordFile, Suffix: d.Suffix,
 		DialTimeout: d.ConnectTimeout, Timeout: d.RequestTimeout, MaxConnections: d.Connections,
 		CacheSize: d.CacheEntries, CacheTTL: orNever(d.CacheLife), NegativeTTL: orNever(d.CacheNegativeLife),
-		StaleFor: orNever(d.CacheStaleLife),
+		StaleFor: orNever(d.CacheStaleLife), Follow: true,
 	}
 }
 

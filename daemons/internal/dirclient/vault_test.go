@@ -305,3 +305,55 @@ func TestManyAccounts(t *testing.T) {
 	stop := errors.New("enough")
 	expect(t, "stopped", a.Accounts(ctx, "", func(*dirclient.Account) error { return stop }), stop)
 }
+
+// A change takes effect at once, whatever life the cache gives its answers.
+func TestChangesAreHeard(t *testing.T) {
+	v := startVault(t)
+	a := v.admin(t, v.uris[0])
+	must(t, a.CreateTree(t.Context()))
+	must(t, a.SetServer(t.Context(), dirclient.NewServer{Name: "box1", Role: "box", Password: "box secret"}))
+	must(t, a.AddVolume(t.Context(), dirclient.NewVolume{Name: "vol01", ID: "0b5cf0a4-7d3c-4c61-9a52-4f6f6b0d4c11"}))
+	_, err := a.AddDomain(t.Context(), dirclient.NewDomain{Name: "a.test", DefaultVolume: "vol01"})
+	must(t, err)
+	_, err = a.AddAccount(t.Context(), dirclient.NewAccount{Address: "alice@a.test", Password: "first-password"})
+	must(t, err)
+
+	var d conf.Directory
+	conf.SetDefaults(&d)
+	d.URIs, d.BindDN, d.PasswordFile = v.uris[:1], dirclient.ServerDN("o=shoal", "box1"), filepath.Join(v.dir, "box1")
+	d.CacheLife, d.CacheNegativeLife = time.Hour, time.Hour
+	o, err := dirclient.OptionsOf(d, v.creds)
+	must(t, err)
+	c, err := dirclient.New(o)
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	becomes := func(what string, f func() bool) {
+		t.Helper()
+		limit, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+		defer tick.Stop()
+		for !f() {
+			select {
+			case <-tick.C:
+			case <-limit:
+				t.Fatalf("not heard: %s", what)
+			}
+		}
+	}
+	account := func(address string) (*dirclient.Account, error) { return c.Account(t.Context(), address) }
+
+	alice, err := account("alice@a.test")
+	must(t, err)
+	_, err = account("bob@a.test")
+	expect(t, "bob before he is there", err, dirclient.ErrNoSuchAccount)
+	_, err = a.AddAccount(t.Context(), dirclient.NewAccount{Address: "bob@a.test", Password: "first-password"})
+	must(t, err)
+	becomes("an account that was added", func() bool { _, err := account("bob@a.test"); return err == nil })
+	must(t, a.Modify(t.Context(), alice.DN, dirclient.Change{Op: dirclient.OpReplace, Name: "shoalAccountStatus", Values: []string{"suspended"}}))
+	becomes("an account that was changed", func() bool { got, err := account("alice@a.test"); return err == nil && !got.Active() })
+	must(t, a.Delete(t.Context(), alice.DN))
+	becomes("an account that was deleted", func() bool { _, err := account("alice@a.test"); return errors.Is(err, dirclient.ErrNoSuchAccount) })
+	_, err = c.Domain(t.Context(), "a.test")
+	must(t, err)
+	must(t, a.Modify(t.Context(), "associatedDomain=a.test,ou=domains,o=shoal", dirclient.Change{Op: dirclient.OpReplace, Name: "shoalDomainStatus", Values: []string{"suspended"}}))
+	becomes("a domain that was changed", func() bool { d, err := c.Domain(t.Context(), "a.test"); return err == nil && d.Status == "suspended" })
+}
