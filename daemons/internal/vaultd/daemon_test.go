@@ -135,6 +135,13 @@ func (d *daemon) command(args ...string) *exec.Cmd {
 // start starts the daemon and waits until it serves.
 func (d *daemon) start() {
 	d.t.Helper()
+	d.launch()
+	d.waitFor("ready to serve")
+}
+
+// launch starts the daemon.
+func (d *daemon) launch() {
+	d.t.Helper()
 	d.out = &output{more: make(chan struct{}, 1)}
 	d.cmd = d.command("-config", "vaultd.hcl")
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
@@ -144,7 +151,6 @@ func (d *daemon) start() {
 	d.exited = make(chan error, 1)
 	go func(c *exec.Cmd, exited chan error) { exited <- c.Wait() }(d.cmd, d.exited)
 	d.t.Cleanup(d.kill)
-	d.waitFor("ready to serve")
 }
 
 func (d *daemon) waitFor(text string) {
