@@ -55,22 +55,27 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// freePort reserves a port number for a moment.
-func freePort(t *testing.T) string {
+// freePorts reserves n addresses for a moment, all different.
+func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	var out []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		defer l.Close()
+		out = append(out, l.Addr().String())
+	}
+	return out
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
 	ca, err := pki.NewCA(pki.CAOptions{})
 	must(t, err)
+	ports := freePorts(t, 6)
 	s := &site{
 		t: t, dir: t.TempDir(), ca: ca,
-		imap: freePort(t), imaps: freePort(t), lmtp: freePort(t), hint: freePort(t), manage: freePort(t), directory: freePort(t),
+		imap: ports[0], imaps: ports[1], lmtp: ports[2], hint: ports[3], manage: ports[4], directory: ports[5],
 	}
 	must(t, ca.Save(s.path("ca.crt"), s.path("ca.key")))
 	s.issue(ca, "box1", pki.Request{Role: pki.RoleBox, Name: "box1"})

@@ -254,8 +254,9 @@ func TestTwoBoxes(t *testing.T) {
 	s := newSite(t)
 	s.replace("drain {", "store {\n  recheck = \"1h\"\n}\ndrain {")
 	s.issue(s.ca, "box2", pki.Request{Role: pki.RoleBox, Name: "box2"})
-	lmtp2, imaps2, hint2 := freePort(t), freePort(t), freePort(t)
-	second := strings.NewReplacer("box1", "box2", s.imap, freePort(t), s.imaps, imaps2, s.lmtp, lmtp2, s.hint, hint2, s.manage, freePort(t)).Replace(s.text)
+	ports := freePorts(t, 5)
+	lmtp2, imaps2, hint2 := ports[0], ports[1], ports[2]
+	second := strings.NewReplacer("box1", "box2", s.imap, ports[3], s.imaps, imaps2, s.lmtp, lmtp2, s.hint, hint2, s.manage, ports[3]).Replace(s.text)
 	s.startVault(t, map[string]string{"box1": s.hint, "box2": hint2})
 	box1, box2 := s.run(t, Spec(), "box1", s.text), s.run(t, Spec(), "box2", second)
 	boxes := []*running{box1, box2}

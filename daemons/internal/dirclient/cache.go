@@ -28,7 +28,7 @@ type cache[V any] struct {
 	entries map[string]*list.Element // of *cached[V]
 	order   *list.List               // front: used last
 	flights map[string]*flight[V]
-	epoch   uint64 // moves with flush: an older question's answer is not kept
+	epoch   uint64 // moves with flush and end: an older question's answer is not kept
 }
 
 type cached[V any] struct {
@@ -36,6 +36,7 @@ type cached[V any] struct {
 	value V
 	none  error // the "no such" error, or nil
 	at    time.Duration
+	ended bool // no longer true for sure: good only while no directory answers
 }
 
 type flight[V any] struct {
@@ -67,7 +68,7 @@ func (c *cache[V]) get(ctx context.Context, key string, away func() error, fetch
 			c.metrics.cache.WithLabelValues(c.kind, "negative").Inc()
 			return e.value, e.none
 		}
-		if e.none == nil && age < c.ttl {
+		if e.none == nil && age < c.ttl && !e.ended {
 			c.order.MoveToFront(el)
 			c.mu.Unlock()
 			c.metrics.cache.WithLabelValues(c.kind, "hit").Inc()
@@ -138,23 +139,22 @@ func (c *cache[V]) keep(e *cached[V], none error) {
 	}
 }
 
-func (c *cache[V]) flush() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.epoch++
-	clear(c.entries)
-	c.order.Init()
-}
+// flush ends the life of all answers.
+func (c *cache[V]) flush() { c.end(func(V) bool { return true }) }
 
-// drop forgets the values that concern says so of, and everything that there is no such of.
-func (c *cache[V]) drop(concern func(V) bool) {
+// end ends the life of the answers that concern says so of, and of everything that there is no such of. What was known
+// is kept for the time when no directory answers.
+func (c *cache[V]) end(concern func(V) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch++
 	for key, el := range c.entries {
-		if e := el.Value.(*cached[V]); e.none != nil || concern(e.value) {
+		switch e := el.Value.(*cached[V]); {
+		case e.none != nil:
 			c.order.Remove(el)
 			delete(c.entries, key)
+		case concern(e.value):
+			e.ended = true
 		}
 	}
 }

@@ -176,7 +176,7 @@ func (c *Client) forgetting(names <-chan string) (began bool) {
 	}
 }
 
-// forget drops the answers that the entries with these names may have changed. An account is known by its own
+// forget ends the life of the answers that the entries with these names may have changed. An account is known by its own
 // name; any other entry may have a part in many answers.
 func (c *Client) forget(names map[string]bool) {
 	accounts := "," + strings.ToLower(domainsDN(c.opt.Suffix))
@@ -187,6 +187,6 @@ func (c *Client) forget(names map[string]bool) {
 		}
 	}
 	of := func(a *Account) bool { return a != nil && names[lower(a.DN)] }
-	c.accounts.drop(of)
-	c.ids.drop(of)
+	c.accounts.end(of)
+	c.ids.end(of)
 }
