@@ -82,6 +82,28 @@ func TestStaleAnswers(t *testing.T) {
 	}
 }
 
+// What a change has made doubtful is asked for again, and still given while nobody can be asked.
+func TestEndedAnswerIsStillStale(t *testing.T) {
+	w := newWorld(t)
+	f := w.start(t, "127.0.0.1:0", sampleAccount(t, NewAccount{Address: "alice@example.test"}), sampleDomain(t, "example.test"))
+	c, _ := w.client(t, nil, f)
+	ctx := t.Context()
+	a, err := c.Account(ctx, "alice@example.test")
+	must(t, err)
+	c.forget(map[string]bool{lower(a.DN): true})
+	_, err = c.Account(ctx, "alice@example.test")
+	must(t, err)
+	if n := metric(t, c, "cache_lookups_total", "account", "miss"); n != 2 {
+		t.Errorf("%v questions after a change, want 2", n)
+	}
+	c.forget(map[string]bool{lower(a.DN): true})
+	c.Flush()
+	f.stop()
+	if _, err := c.Account(ctx, "alice@example.test"); err != nil {
+		t.Errorf("after a change, and without directory: %v", err)
+	}
+}
+
 func TestOneFlightPerKey(t *testing.T) {
 	w := newWorld(t)
 	f := w.start(t, "127.0.0.1:0", sampleAccount(t, NewAccount{Address: "alice@example.test"}))
