@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/gob"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,8 +31,10 @@ type Guest struct {
 	mu      sync.Mutex
 	open    proto.OpenArgs
 	store   *mailstore.Store
-	load    *load
 	watcher *mailstore.Watcher
+
+	sinkMu sync.Mutex
+	sink   *gob.Encoder
 }
 
 // Open opens a store on the mounted volume, after closing the one before.

@@ -13,17 +13,25 @@ import (
 	"shoal/daemons/nfsguest/proto"
 )
 
-// load is several writers on the same mailboxes. Each logs what it is about to do and what the answer was.
+// load is several writers on the same mailboxes. Each sends to the rig what it is about to do, and what the answer was: the
+// rig knows of every operation that was begun, also when this kernel is killed.
 type load struct {
 	g    *Guest
 	args proto.RunArgs
 
 	mu     sync.Mutex
-	events []proto.Event
-	wrong  []string
 	reads  int
 	nextID int
 	left   int
+}
+
+// send sends an event to the rig.
+func (g *Guest) send(e proto.Event) {
+	g.sinkMu.Lock()
+	defer g.sinkMu.Unlock()
+	if err := g.sink.Encode(e); err != nil {
+		g.log.Error("send event", "err", err)
+	}
 }
 
 // Start begins a load.
@@ -31,7 +39,7 @@ func (g *Guest) Start(a proto.RunArgs, _ *proto.None) error {
 	l := &load{g: g, args: a, left: a.Writers}
 	ctx := context.Background()
 	for i := range a.Writers {
-		w := &writer{load: l, n: i, name: fmt.Sprintf("%s.%d", g.open.Server, i), rng: rand.New(rand.NewPCG(a.Seed, uint64(i)+100*uint64(a.Index)))}
+		w := &writer{load: l, n: i, name: fmt.Sprintf("%s.%d.%d", g.open.Server, a.Run, i), rng: rand.New(rand.NewPCG(a.Seed, uint64(i)+100*uint64(a.Index)))}
 		for _, name := range a.Boxes {
 			m, err := mailbox(ctx, g.store, a.Account, name)
 			if err != nil {
@@ -41,35 +49,20 @@ func (g *Guest) Start(a proto.RunArgs, _ *proto.None) error {
 		}
 		go w.run(ctx, time.Now().Add(a.For))
 	}
-	g.load = l
-	return nil
-}
-
-// Progress hands over what has been logged since the last time.
-func (g *Guest) Progress(_ proto.None, r *proto.Progress) error {
-	l := g.load
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	*r = proto.Progress{Events: l.events, Violations: l.wrong, Reads: l.reads, Running: l.left > 0}
-	l.events, l.wrong, l.reads = nil, nil, 0
 	return nil
 }
 
 func (l *load) violation(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.wrong) < 100 {
-		l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
-	}
+	l.g.send(proto.Event{Kind: proto.Wrong, Err: fmt.Sprintf(format, args...)})
 }
 
 // begin logs an operation before it is tried; the returned function logs the answer.
 func (l *load) begin(e proto.Event) func(error, func(*proto.Event)) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.nextID++
 	e.ID = l.nextID
-	l.events = append(l.events, e)
+	l.mu.Unlock()
+	l.g.send(e)
 	return func(err error, result func(*proto.Event)) {
 		e.Done = true
 		if err != nil {
@@ -80,9 +73,7 @@ func (l *load) begin(e proto.Event) func(error, func(*proto.Event)) {
 		} else {
 			result(&e)
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.events = append(l.events, e)
+		l.g.send(e)
 	}
 }
 
@@ -109,7 +100,9 @@ func (w *writer) run(ctx context.Context, end time.Time) {
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.left--
+		if w.left--; w.left == 0 {
+			w.g.send(proto.Event{Kind: proto.End, ID: w.reads})
+		}
 	}()
 	var maintained time.Time
 	for time.Now().Before(end) {

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"encoding/gob"
 	"fmt"
 	"log/slog"
 	"net"
@@ -69,8 +70,25 @@ func boot(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	events, err := net.Listen("tcp", fmt.Sprintf("%s:%d", arg["addr"], proto.Port+1))
+	if err != nil {
+		return err
+	}
+	g := &Guest{log: log}
+	go func() {
+		for {
+			c, err := events.Accept()
+			if err != nil {
+				return
+			}
+			g.sinkMu.Lock()
+			g.sink = gob.NewEncoder(c)
+			g.sinkMu.Unlock()
+			_, _ = c.Write([]byte{0}) // from now on
+		}
+	}()
 	s := rpc.NewServer()
-	if err := s.RegisterName("Guest", &Guest{log: log}); err != nil {
+	if err := s.RegisterName("Guest", g); err != nil {
 		return err
 	}
 	log.Info("ready", "name", arg["name"])

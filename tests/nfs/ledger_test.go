@@ -1,9 +1,14 @@
 package nfs
 
 import (
+	"encoding/gob"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"slices"
+	"sync"
+	"time"
 
 	"shoal/daemons/nfsguest/proto"
 )
@@ -16,6 +21,7 @@ type at struct {
 
 // A ledger holds what clients were told, and what they were told nothing about, and compares it with what is there.
 type ledger struct {
+	mu    sync.Mutex
 	told  []proto.Event
 	open  map[string]proto.Event // client and id of operations that were begun
 	wrong []string
@@ -24,19 +30,54 @@ type ledger struct {
 
 func newLedger() *ledger { return &ledger{open: map[string]proto.Event{}} }
 
-func (l *ledger) add(client string, p proto.Progress) {
-	l.reads += p.Reads
-	l.wrong = append(l.wrong, p.Violations...)
-	for _, e := range p.Events {
-		key := fmt.Sprint(client, " ", e.ID)
-		switch {
-		case !e.Done || e.Err != "":
-			l.open[key] = e
-		default:
-			delete(l.open, key)
-			l.told = append(l.told, e)
-		}
+// listen adds what a client sends until its load is over, or the client is. The channel is closed then.
+func (l *ledger) listen(k *kernel, run int) <-chan struct{} {
+	k.t.Helper()
+	c, err := net.Dial("tcp", k.endpoint(proto.Port+1))
+	if err != nil {
+		k.t.Fatal(err)
 	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		k.t.Fatal(err)
+	}
+	over, died := make(chan struct{}), k.done
+	go func() {
+		defer close(over)
+		defer c.Close()
+		go func() {
+			select {
+			case <-died: // a kernel that was killed sends no end of its connections
+				_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			case <-over:
+			}
+		}()
+		d := gob.NewDecoder(c)
+		for {
+			var e proto.Event
+			if d.Decode(&e) != nil || !l.add(fmt.Sprint(k.name, " ", run, " ", e.ID), e) {
+				return
+			}
+		}
+	}()
+	return over
+}
+
+func (l *ledger) add(key string, e proto.Event) (more bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case e.Kind == proto.End:
+		l.reads += e.ID
+		return false
+	case e.Kind == proto.Wrong:
+		l.wrong = append(l.wrong, e.Err)
+	case !e.Done || e.Err != "":
+		l.open[key] = e
+	default:
+		delete(l.open, key)
+		l.told = append(l.told, e)
+	}
+	return true
 }
 
 // check compares the ledger with the final states of the mailboxes, contents included.

@@ -8,12 +8,14 @@ package nfs
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/rpc"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,6 +96,9 @@ type rig struct {
 	t       *testing.T
 	server  *kernel
 	clients []*kernel
+
+	ledger *ledger
+	over   []<-chan struct{} // loads
 }
 
 // A kernel is one user-mode kernel.
@@ -162,6 +167,8 @@ func boot(t *testing.T, fs string, n int) *rig {
 
 func (k *kernel) addr() string { return fmt.Sprintf("%s%d", network, k.index+1) }
 
+func (k *kernel) endpoint(port int) string { return net.JoinHostPort(k.addr(), strconv.Itoa(port)) }
+
 func (k *kernel) start() {
 	k.t.Helper()
 	binary, err := guest()
@@ -195,7 +202,7 @@ func (k *kernel) ready() {
 	k.t.Helper()
 	deadline := time.Now().Add(90 * time.Second)
 	for {
-		c, err := rpc.Dial("tcp", fmt.Sprintf("%s:%d", k.addr(), proto.Port))
+		c, err := rpc.Dial("tcp", k.endpoint(proto.Port))
 		if err == nil {
 			k.rpc = c
 			return
@@ -233,7 +240,9 @@ func call[R any](k *kernel, method string, args any) R {
 		if c.Error != nil {
 			k.t.Fatalf("%s: %s: %v", k.name, method, c.Error)
 		}
-	case <-time.After(4 * time.Minute):
+	case <-k.done:
+		k.t.Fatalf("%s: %s: the kernel ended", k.name, method)
+	case <-time.After(2 * time.Minute):
 		k.t.Fatalf("%s: %s: no answer", k.name, method)
 	}
 	return reply

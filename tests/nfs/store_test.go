@@ -2,6 +2,8 @@ package nfs
 
 import (
 	"fmt"
+	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,8 +16,12 @@ const account = "nfs-account-1"
 func (r *rig) open(retention time.Duration) {
 	r.t.Helper()
 	for i, k := range r.clients {
-		call[proto.None](k, "Open", proto.OpenArgs{Server: k.name, Retention: retention, Init: i == 0, Interest: true, Maintain: true})
+		call[proto.None](k, "Open", r.openArgs(i, retention))
 	}
+}
+
+func (r *rig) openArgs(i int, retention time.Duration) proto.OpenArgs {
+	return proto.OpenArgs{Server: r.clients[i].name, Retention: retention, Init: i == 0, Interest: true, Maintain: true}
 }
 
 // TestFresh: what one client was acknowledged, every other sees in its next look, in either direction.
@@ -44,52 +50,115 @@ func TestConcurrent(t *testing.T) {
 	for _, fs := range []string{"xfs", "ext4"} {
 		t.Run(fs, func(t *testing.T) {
 			r := boot(t, fs, 3)
-			r.open(4 * time.Second)
-			boxes := []string{"INBOX", "Archive", "Lists"}
-			for i, k := range r.clients {
-				call[proto.None](k, "Start", proto.RunArgs{
-					Writers: 3, For: loadTime, Seed: seed, Boxes: boxes, Account: account, Index: i, Clients: len(r.clients),
-				})
-			}
-			kills := []time.Time{time.Now().Add(loadTime / 4), time.Now().Add(loadTime * 3 / 5)}
-			l := newLedger()
-			for running := true; running; {
-				<-time.After(200 * time.Millisecond)
-				if len(kills) > 0 && time.Now().After(kills[0]) {
-					kills = kills[1:]
-					began := time.Now()
-					r.server.kill()
-					r.server.start()
-					r.server.ready()
-					t.Logf("file server killed, and back after %v", time.Since(began).Round(time.Millisecond))
-				}
-				running = false
-				for _, k := range r.clients {
-					p := call[proto.Progress](k, "Progress", proto.None{})
-					l.add(k.name, p)
-					running = running || p.Running
-				}
-			}
-			final := r.agree(boxes)
-			for _, x := range l.check(final) {
-				t.Error(x)
-			}
-			r.verify()
-			t.Log(l)
-			if len(l.told) < 300 {
-				t.Errorf("%d operations acknowledged: too few to show anything", len(l.told))
-			}
+			r.underLoad(40*time.Second, []fault{
+				{10 * time.Second, r.restartServer},
+				{25 * time.Second, r.restartServer},
+			})
 		})
 	}
 }
 
-const (
-	loadTime = 40 * time.Second
-	seed     = 20260101
-)
+// TestClients: one client is stopped for longer than the retention and its lease, and goes on where it was; one loses its
+// network for a while; one is killed and comes back.
+func TestClients(t *testing.T) {
+	r := boot(t, "xfs", 3)
+	r.underLoad(50*time.Second, []fault{
+		{5 * time.Second, func() { r.signal(1, syscall.SIGSTOP) }},
+		{9 * time.Second, func() { r.link(2, "down") }},
+		{14 * time.Second, func() { r.link(2, "up") }},
+		{22 * time.Second, func() { r.signal(1, syscall.SIGCONT) }},
+		{27 * time.Second, func() { r.restartClient(2, 20*time.Second) }},
+	})
+}
+
+// A fault is what happens to the rig so long after the load began.
+type fault struct {
+	after time.Duration
+	do    func()
+}
+
+var boxes = []string{"INBOX", "Archive", "Lists"}
+
+// underLoad has all clients write for some time, with faults, and then holds what they were told against what is there.
+func (r *rig) underLoad(d time.Duration, faults []fault) {
+	r.t.Helper()
+	r.open(4 * time.Second)
+	r.ledger = newLedger()
+	for i := range r.clients {
+		r.startLoad(i, 0, d)
+	}
+	began := time.Now()
+	for _, f := range faults {
+		<-time.After(time.Until(began.Add(f.after)))
+		f.do()
+	}
+	for _, over := range r.over {
+		select {
+		case <-over:
+		case <-time.After(time.Until(began.Add(d + time.Minute))):
+			r.t.Fatal("the load does not come to an end")
+		}
+	}
+	final := r.agree()
+	for _, x := range r.ledger.check(final) {
+		r.t.Error(x)
+	}
+	r.verify()
+	r.t.Log(r.ledger)
+	if len(r.ledger.told) < 300 {
+		r.t.Errorf("%d operations acknowledged: too few to show anything", len(r.ledger.told))
+	}
+}
+
+func (r *rig) startLoad(i, run int, d time.Duration) {
+	r.t.Helper()
+	k := r.clients[i]
+	r.over = append(r.over, r.ledger.listen(k, run))
+	call[proto.None](k, "Start", proto.RunArgs{
+		Writers: 3, For: d, Seed: seed + uint64(run), Boxes: boxes, Account: account, Index: i, Clients: len(r.clients), Run: run,
+	})
+}
+
+const seed = 20260101
+
+func (r *rig) restartServer() {
+	r.t.Helper()
+	began := time.Now()
+	r.server.kill()
+	r.server.start()
+	r.server.ready()
+	r.t.Logf("file server killed, and back after %v", time.Since(began).Round(time.Millisecond))
+}
+
+func (r *rig) restartClient(i int, load time.Duration) {
+	r.t.Helper()
+	k := r.clients[i]
+	k.kill()
+	k.start()
+	k.ready()
+	call[proto.None](k, "Open", r.openArgs(i, 4*time.Second))
+	r.startLoad(i, 1, load)
+	r.t.Logf("%s killed, and back", k.name)
+}
+
+// signal goes to the kernel alone: its processes are stopped by it whenever they do not run.
+func (r *rig) signal(i int, s syscall.Signal) {
+	if err := syscall.Kill(r.clients[i].cmd.Process.Pid, s); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Logf("%s: %v", r.clients[i].name, s)
+}
+
+func (r *rig) link(i int, state string) {
+	r.t.Helper()
+	if out, err := exec.Command("ip", "link", "set", fmt.Sprintf("t%d", r.clients[i].index), state).CombinedOutput(); err != nil {
+		r.t.Fatalf("%v: %s", err, out)
+	}
+	r.t.Logf("network of %s is %s", r.clients[i].name, state)
+}
 
 // agree returns the states of mailboxes, which must be the same on every client, warm and with nothing cached.
-func (r *rig) agree(boxes []string) map[string]proto.State {
+func (r *rig) agree() map[string]proto.State {
 	r.t.Helper()
 	final := map[string]proto.State{}
 	for _, box := range boxes {

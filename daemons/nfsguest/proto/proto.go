@@ -4,7 +4,8 @@ package proto
 
 import "time"
 
-// Port is where a guest listens.
+// Port is where a guest listens. At Port+1 it sends the events of its load, as a stream of gob values of type Event, to
+// whom connects there.
 const Port = 700
 
 // VolumeID is the id of the volume that the tests make.
@@ -34,6 +35,7 @@ type RunArgs struct {
 	Account string
 	Index   int // of this client, from 0
 	Clients int
+	Run     int // of this client: it was killed before
 }
 
 // Kinds of events.
@@ -43,9 +45,12 @@ const (
 	Copy    = "copy"
 	Move    = "move"
 	Expunge = "expunge"
+
+	Wrong = "wrong" // Err: something that must not be
+	End   = "end"   // the load is over; ID: how many states were read
 )
 
-// Event is one operation on the store. It is logged twice: before it begins, and when it was answered.
+// Event is one operation on the store. It is sent twice: before it begins, and when it was answered.
 type Event struct {
 	ID      int // the same for both
 	Done    bool
@@ -60,14 +65,6 @@ type Event struct {
 	Keyword string   // flag
 	On      bool     // flag: set or cleared
 	ModSeq  uint64
-}
-
-// Progress is what a load has done since it was last asked.
-type Progress struct {
-	Events     []Event
-	Violations []string
-	Reads      int
-	Running    bool
 }
 
 // Message is a message as a client sees it.
