@@ -127,6 +127,11 @@ var guest = sync.OnceValues(func() (string, error) {
 // boot starts a file server on a new file system of the given type, and n clients.
 func boot(t *testing.T, fs string, n int) *rig {
 	t.Helper()
+	return bootWith(t, fs, n, options)
+}
+
+func bootWith(t *testing.T, fs string, n int, options string) *rig {
+	t.Helper()
 	dir, err := os.MkdirTemp(shm, "rig")
 	if err != nil {
 		t.Fatal(err)

@@ -27,21 +27,41 @@ func (r *rig) openArgs(i int, retention time.Duration) proto.OpenArgs {
 // TestFresh: what one client was acknowledged, every other sees in its next look, in either direction.
 func TestFresh(t *testing.T) {
 	r := boot(t, "xfs", 3)
+	if stale := r.relay(100); stale != "" {
+		t.Fatal(stale)
+	}
+}
+
+// TestOtherMountOptionsAreCaught: with the mount options that clients have by default the same look finds old states. It
+// shows that TestFresh can fail, and why the options are what they are.
+func TestOtherMountOptionsAreCaught(t *testing.T) {
+	r := bootWith(t, "xfs", 3, "vers=4.2,hard,proto=tcp")
+	stale := r.relay(20)
+	if stale == "" {
+		t.Fatal("20 deliveries were seen by all clients at once: the check finds nothing")
+	}
+	t.Log("as expected: ", stale)
+}
+
+// relay delivers n messages, each by the next client, and after each looks from all clients. It tells who saw an old state.
+func (r *rig) relay(n int) (stale string) {
+	r.t.Helper()
 	r.open(0)
 	next := uint32(0)
-	for i := range 100 {
+	for i := range n {
 		writer := r.clients[i%len(r.clients)]
 		got := call[proto.OpReply](writer, "Op", proto.OpArgs{Account: account, Box: "INBOX", Kind: "deliver", Size: 2000, Token: fmt.Sprint(i)})
 		if next != 0 && got.UIDNext != next+1 {
-			t.Fatalf("delivery %d: UIDNEXT %d, want %d", i, got.UIDNext, next+1)
+			return fmt.Sprintf("delivery %d by %s: UIDNEXT %d, want %d", i, writer.name, got.UIDNext, next+1)
 		}
 		next = got.UIDNext
 		for _, k := range r.clients {
 			if s := call[proto.OpReply](k, "Op", proto.OpArgs{Account: account, Box: "INBOX", Kind: "poll"}); s.UIDNext != next {
-				t.Fatalf("%s sees UIDNEXT %d after %s was told %d", k.name, s.UIDNext, writer.name, next)
+				return fmt.Sprintf("delivery %d: %s sees UIDNEXT %d after %s was told %d", i, k.name, s.UIDNext, writer.name, next)
 			}
 		}
 	}
+	return ""
 }
 
 // TestConcurrent: several writers on each of three clients change the same mailboxes while the file server dies and comes
