@@ -190,6 +190,9 @@ func (g *Guest) Op(a proto.OpArgs, r *proto.OpReply) error {
 		unix.Sync()
 		return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0o644)
 	}
+	if a.Kind == "links" { // whether the kernel asks about each file before it is linked
+		return os.WriteFile("/proc/sys/fs/protected_hardlinks", []byte(a.Token), 0o644)
+	}
 	before, err := calls()
 	if err != nil {
 		return err

@@ -93,7 +93,7 @@ type State struct {
 // OpArgs is one operation, for tests that look at single ones.
 type OpArgs struct {
 	Account, Box, To string
-	Kind             string // deliver, flag, poll, copy, expunge, watch, unwatch, evict, fill
+	Kind             string // deliver, fill, flag, poll, read, copy, expunge, watch, unwatch, maintain, drop, links
 	From, Count      uint32
 	Size             int
 	Token            string
