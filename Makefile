@@ -44,7 +44,7 @@ check: ## Look at the code without running it: format, vet, staticcheck, floors,
 	@scripts/check
 
 .PHONY: test
-test: build ## Everything: check, unit tests, wire dialogues, cluster (about seven minutes)
+test: build ## Everything: check, unit tests, wire dialogues, cluster (about ten minutes)
 	@scripts/test
 
 .PHONY: unit
