@@ -69,7 +69,7 @@ every user of this machine could see it.`,
 			if n.Password, made, err = password.read(t, "Password of "+n.Address+": ", true); err != nil {
 				return err
 			}
-			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
+			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				account, err := a.AddAccount(cmd.Context(), n)
 				if err != nil {
 					return err
@@ -109,7 +109,7 @@ func (t *tool) cmdAccountPassword() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
+			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				if err := a.SetAccountPassword(cmd.Context(), args[0], secret); err != nil {
 					return err
 				}
@@ -224,7 +224,7 @@ func (t *tool) cmdAccountDelete() *cobra.Command {
 the volume, under the account's id, until somebody removes it there.`,
 		Args: exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
+			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				account, err := a.DeleteAccount(cmd.Context(), args[0])
 				if err != nil {
 					return err

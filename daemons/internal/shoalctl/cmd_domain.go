@@ -33,7 +33,7 @@ func (t *tool) cmdDomainAdd() *cobra.Command {
 		Args:    exactArgs("the domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Name = args[0]
-			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
+			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				d, err := a.AddDomain(cmd.Context(), n)
 				if err != nil {
 					return err
@@ -113,7 +113,7 @@ func (t *tool) cmdDomainDelete() *cobra.Command {
 		Short: "Delete a domain that has no accounts any more",
 		Args:  exactArgs("the domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
+			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				if err := a.DeleteDomain(cmd.Context(), args[0]); err != nil {
 					return err
 				}
