@@ -81,8 +81,9 @@ type listening struct {
 func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	b := &box{env: env}
 	if os.Getenv("GOGC") == "" {
-		// A box holds many quiet connections: garbage on top of what they keep is dearer than collecting it.
-		debug.SetGCPercent(50)
+		// A box holds many quiet connections: garbage on top of what they keep is dearer than collecting it
+		// (docs/performance.md).
+		debug.SetGCPercent(33)
 	}
 	defer func() {
 		if err != nil {
