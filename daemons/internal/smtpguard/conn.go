@@ -20,7 +20,7 @@ const (
 	bodyBuffer = 32 << 10       // input while a message of DATA is read
 	holdBack   = 4 << 10        // replies kept back at most
 	lingerTime = time.Second    // how long a refused client is given to read why
-	lingerMax  = 1 << 20        // octets thrown away meanwhile
+	lingerMax  = 16 << 20       // octets thrown away meanwhile: with less, a client that has sent far ahead loses the replies
 )
 
 var (

@@ -85,7 +85,7 @@ func (s *session) cutThrough(tx *transaction, k *keeper) (string, error) {
 		}
 		return "", worded
 	}
-	delivered, refused, answered := 0, 0, 0
+	delivered, refused, answered, unknown := 0, 0, 0, 0
 	missing := map[string]bool{}
 	var first error
 	for _, r := range results {
@@ -96,6 +96,9 @@ func (s *session) cutThrough(tx *transaction, k *keeper) (string, error) {
 		missing[r.Rcpt.String()] = true
 		if answer(r.Err) != nil {
 			answered++
+		}
+		if errors.Is(r.Err, deliver.ErrUnknown) {
+			unknown++
 		}
 		worded := s.refusal(tx, r.Err)
 		if class(worded) == "refused" {
@@ -110,6 +113,10 @@ func (s *session) cutThrough(tx *transaction, k *keeper) (string, error) {
 	switch {
 	case len(missing) == 0:
 		return saidDelivered, nil
+	case unknown > 0:
+		// It may be in the mailbox. Queued, it could come twice to somebody who was told 250 once; whoever is told
+		// "later" knows that he may be sending it again (RFC 5321 §6.1).
+		return "", reply(451, 4, 3, 0, "It is not known whether the message was delivered, try again later")
 	case refused == len(results), delivered == 0 && answered == len(results) && !s.s.o.Submission:
 		return "", first
 	case whole == nil && delivered == 0:

@@ -208,8 +208,8 @@ S1~: 250 {{.*}}
 C1!: MAIL FROM:<x@far.test>\r\nRCPT TO:<drop@d.test>\r\n
 S1~: 250 {{.*}}
 S1~: 250 {{.*}}
-` + message + `S1: 250 2.0.0 Queued, id {{.*}}
-`, "x@far.test>drop@d.test", "drop@d.test"},
+` + message + `S1: 451 4.3.0 It is not known {{.*}}
+`, "", "drop@d.test"},
 		{"the box does not want us", hello + `
 C1!: MAIL FROM:<x@far.test>\r\nRCPT TO:<strange@d.test>\r\nRCPT TO:<bob@d.test>\r\n
 S1~: 250 {{.*}}
