@@ -21,7 +21,7 @@
 // # The reply to a message for several recipients
 //
 // SMTP has one reply for all. If nobody has the message, the box's answer is the reply, unless it is queued for the reasons
-// above. If some have it, it is queued for the others, also for those who were refused: they get their bounce from there.
+// above. If the box's answer for somebody is lost, the reply is 451: he may have it. If some have it, it is queued for the others, also for those who were refused: they get their bounce from there.
 // That needs the message again: its first 512 KiB are kept until the reply, while all that is kept is not more than 256 MiB. For a larger one, and without a queue, everything
 // mixed is 451: the sender tries again for all of them, and who had it already gets it once more. Never is somebody's copy lost.
 //
