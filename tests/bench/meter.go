@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"shoal/tests/ports"
 )
 
 // A tree is a server and everything it forked, in a control group of its own.
@@ -207,12 +209,11 @@ func (t *tree) waitPort(addr string) error {
 	return fmt.Errorf("%s does not listen on %s", t.name, addr)
 }
 
-// freePort asks the kernel for a loopback port that nobody uses now.
+// freePort gives a loopback address for the rest of the run.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, _, err := ports.Reserve(1)
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return taken[0], nil
 }

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"shoal/tests/ports"
 )
 
 // variant writes the configuration of a server of the running service with changes: old text, new text. Unless
@@ -34,7 +36,7 @@ func (s *service) variant(t *testing.T, server string, keepPorts bool, changes .
 	text := string(raw)
 	if !keepPorts {
 		text = regexp.MustCompile(`(?m)(^  address\s*= )"127.0.0.1:\d+"`).ReplaceAllStringFunc(text, func(line string) string {
-			return line[:strings.IndexByte(line, '"')] + `"` + free(t) + `"`
+			return line[:strings.IndexByte(line, '"')] + `"` + ports.One(t) + `"`
 		})
 	}
 	for i := 0; i < len(changes); i += 2 {

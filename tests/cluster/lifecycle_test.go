@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,15 +164,4 @@ func alive(pid int) bool {
 	}
 	_, after, _ := strings.Cut(string(text), ") ")
 	return !strings.HasPrefix(after, "Z")
-}
-
-// free gives a loopback address that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }

@@ -22,6 +22,7 @@ import (
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/vfs"
+	"shoal/tests/ports"
 )
 
 // The tests run real daemons: this test program starts itself anew, and is then boxd.
@@ -55,27 +56,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// freePorts reserves n addresses for a moment, all different.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer l.Close()
-		out = append(out, l.Addr().String())
-	}
-	return out
-}
-
 func newSite(t *testing.T) *site {
 	t.Helper()
 	ca, err := pki.NewCA(pki.CAOptions{})
 	must(t, err)
-	ports := freePorts(t, 6)
+	at := ports.Take(t, 6)
 	s := &site{
 		t: t, dir: t.TempDir(), ca: ca,
-		imap: ports[0], imaps: ports[1], lmtp: ports[2], hint: ports[3], manage: ports[4], directory: ports[5],
+		imap: at[0], imaps: at[1], lmtp: at[2], hint: at[3], manage: at[4], directory: at[5],
 	}
 	must(t, ca.Save(s.path("ca.crt"), s.path("ca.key")))
 	s.issue(ca, "box1", pki.Request{Role: pki.RoleBox, Name: "box1"})

@@ -27,6 +27,7 @@ import (
 	"shoal/daemons/internal/mailaddr"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/vaultd"
+	"shoal/tests/ports"
 )
 
 // running is a role in this process.
@@ -254,9 +255,9 @@ func TestTwoBoxes(t *testing.T) {
 	s := newSite(t)
 	s.replace("drain {", "store {\n  recheck = \"1h\"\n}\ndrain {")
 	s.issue(s.ca, "box2", pki.Request{Role: pki.RoleBox, Name: "box2"})
-	ports := freePorts(t, 5)
-	lmtp2, imaps2, hint2 := ports[0], ports[1], ports[2]
-	second := strings.NewReplacer("box1", "box2", s.imap, ports[3], s.imaps, imaps2, s.lmtp, lmtp2, s.hint, hint2, s.manage, ports[3]).Replace(s.text)
+	at := ports.Take(t, 5)
+	lmtp2, imaps2, hint2 := at[0], at[1], at[2]
+	second := strings.NewReplacer("box1", "box2", s.imap, at[3], s.imaps, imaps2, s.lmtp, lmtp2, s.hint, hint2, s.manage, at[4]).Replace(s.text)
 	s.startVault(t, map[string]string{"box1": s.hint, "box2": hint2})
 	box1, box2 := s.run(t, Spec(), "box1", s.text), s.run(t, Spec(), "box2", second)
 	boxes := []*running{box1, box2}

@@ -18,6 +18,7 @@ import (
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/ldapwire"
 	"shoal/daemons/internal/pki"
+	"shoal/tests/ports"
 )
 
 // act is what the fake server does with a request instead of answering it.
@@ -100,6 +101,9 @@ func (w *world) serverTLS() *tls.Config {
 // start runs a fake server with the entries on addr ("127.0.0.1:0": any port).
 func (w *world) start(t *testing.T, addr string, entries ...Entry) *fake {
 	t.Helper()
+	if addr == "127.0.0.1:0" {
+		addr = ports.One(t) // so that it can be started again at the same address
+	}
 	l, err := net.Listen("tcp", addr)
 	must(t, err)
 	f := &fake{t: t, l: l, tls: w.serverTLS(), entries: entries, conns: map[net.Conn]bool{}, master: "ldaps://127.0.0.1:1"}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +20,7 @@ import (
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/vaultd"
+	"shoal/tests/ports"
 )
 
 func must(t *testing.T, err error) {
@@ -58,13 +58,7 @@ func startVault(t *testing.T) *vault {
 	v.creds = load(pki.RoleBox, "box1")
 	must(t, pki.WriteFile(path("root"), []byte("root secret"), 0o600))
 	must(t, pki.WriteFile(path("box1"), []byte("box secret"), 0o600))
-	var ports []string
-	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		ports = append(ports, l.Addr().String())
-		must(t, l.Close())
-	}
+	at := ports.Take(t, 2)
 	text := fmt.Sprintf(`server { name = "vault1" }
 identity {
   cert_file = "vault1.crt"
@@ -78,8 +72,8 @@ listener "ldaps" {
   tls     = true
 }
 listener "ldap" { address = "%s" }
-`, ports[0], ports[1])
-	v.uris = []string{"ldaps://" + ports[0], "ldap://" + ports[1]}
+`, at[0], at[1])
+	v.uris = []string{"ldaps://" + at[0], "ldap://" + at[1]}
 	must(t, os.WriteFile(path("vaultd.hcl"), []byte(text), 0o600))
 	spec := vaultd.Spec()
 	config := spec.NewConfig()

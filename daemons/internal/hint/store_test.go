@@ -2,7 +2,6 @@ package hint
 
 import (
 	"log/slog"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/vfs"
+	"shoal/tests/ports"
 )
 
 // end is one box as far as hints are concerned: a store, a sender and a server.
@@ -22,11 +22,9 @@ type end struct {
 
 func newEnd(t *testing.T, id *pki.Credentials, dir *directory, volume string) *end {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	addr := l.Addr().String()
-	must(t, l.Close())
+	addr := ports.One(t)
 	e := &end{sender: sender(t, id, dir, nil, nil)}
+	var err error
 	e.store, err = mailstore.New(mailstore.Options{
 		Server: id.Name(), FS: vfs.OS(), Clock: clock.System(), Log: slog.New(slog.DiscardHandler),
 		HintAddress: addr, Notify: e.sender.Notify, ReCheck: time.Hour,

@@ -22,6 +22,7 @@ import (
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
+	"shoal/tests/ports"
 )
 
 // creds issues identities of one CA.
@@ -279,7 +280,7 @@ func TestPeerAway(t *testing.T) {
 	c := newCreds(t)
 	st := newStore()
 	box2 := c.of("box", "box2")
-	srv, addr := serve(t, box2, "127.0.0.1:0", st, nil)
+	srv, addr := serve(t, box2, ports.One(t), st, nil)
 	clk := clock.NewFake(time.Unix(1e9, 0))
 	s := sender(t, c.of("box", "box1"), &directory{boxes: map[string]string{"box2": addr}}, clk, nil)
 	s.Notify(addr, ref(1))
@@ -305,7 +306,7 @@ func TestPeerRestarted(t *testing.T) {
 	c := newCreds(t)
 	st := newStore()
 	box2 := c.of("box", "box2")
-	srv, addr := serve(t, box2, "127.0.0.1:0", st, nil)
+	srv, addr := serve(t, box2, ports.One(t), st, nil)
 	s := sender(t, c.of("box", "box1"), &directory{boxes: map[string]string{"box2": addr}}, nil, nil)
 	for i := range 10 {
 		s.Notify(addr, ref(i))

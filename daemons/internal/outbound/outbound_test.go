@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"shoal/tests/ports"
 )
 
 const text = "Subject: hello\r\n\r\nfirst line\r\n.dot\r\n..two\r\nlast\r\n"
@@ -505,12 +507,7 @@ func TestPostfixSink(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("smtp-sink of the package postfix is needed: %v", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := ports.One(t)
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} { // the sink runs as another user
 		if err := os.Chmod(d, 0o777); err != nil {

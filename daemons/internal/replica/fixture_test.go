@@ -24,6 +24,7 @@ import (
 	"shoal/daemons/internal/ldapwire"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/replica"
+	"shoal/tests/ports"
 )
 
 const (
@@ -118,7 +119,7 @@ type master struct {
 
 func newMaster(t testing.TB, change ...func(*dirstore.Options)) *master {
 	t.Helper()
-	m := &master{t: t, auth: newAuthority(t), store: openStore(t, t.TempDir(), change...), address: "127.0.0.1:0"}
+	m := &master{t: t, auth: newAuthority(t), store: openStore(t, t.TempDir(), change...), address: ports.One(t)}
 	t.Cleanup(func() { m.store.Close() })
 	m.add("o=shoal", "objectClass", "organization")
 	m.add("ou=people,o=shoal", "objectClass", "organizationalUnit")
@@ -244,7 +245,7 @@ func newShadowOf(t testing.TB, m *master, dn, password string) *shadow {
 // content is the shadow's content as a client sees it.
 func (s *shadow) content() map[string]string {
 	s.t.Helper()
-	m := &master{t: s.t, auth: s.m.auth, store: s.store, address: "127.0.0.1:0"}
+	m := &master{t: s.t, auth: s.m.auth, store: s.store, address: ports.One(s.t)}
 	m.start()
 	defer m.stop()
 	return content(s.t, m.bound(s.t))

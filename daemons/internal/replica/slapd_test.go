@@ -16,6 +16,7 @@ import (
 
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/pki"
+	"shoal/tests/ports"
 )
 
 // slapd is OpenLDAP's server on loopback, with our schema.
@@ -37,10 +38,7 @@ func newSlapd(t testing.TB, auth *authority, extra string) *slapd {
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("OpenLDAP's slapd is needed: scripts/install-deps slapd: %v", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	s := &slapd{t: t, dir: t.TempDir(), auth: auth, address: l.Addr().String()}
-	check(t, l.Close())
+	s := &slapd{t: t, dir: t.TempDir(), auth: auth, address: ports.One(t)}
 	pair, err := auth.ca.Issue(pki.Request{Role: pki.RoleVault, Name: "slapd", Hosts: []string{"127.0.0.1", "localhost"}})
 	check(t, err)
 	for name, text := range map[string][]byte{"ca.crt": auth.ca.CertPEM(), "slapd.crt": pair.Cert, "slapd.key": pair.Key} {

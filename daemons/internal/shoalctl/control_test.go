@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/pki"
+	"shoal/tests/ports"
 )
 
 // site is an installation as far as shoalctl sees it: a CA, an operator's configuration, and servers that answer
@@ -97,12 +97,7 @@ func (s *site) list(role, name, address string) {
 // nobody is an address at which nobody answers.
 func nobody(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return l.Addr().String()
+	return ports.One(t)
 }
 
 // run runs a command line at this site.

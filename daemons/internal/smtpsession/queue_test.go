@@ -16,6 +16,7 @@ import (
 	"shoal/daemons/internal/mailaddr"
 	"shoal/daemons/internal/queue"
 	"shoal/daemons/internal/route"
+	"shoal/tests/ports"
 )
 
 // queued is one entry that a test's queue took.
@@ -363,12 +364,7 @@ S1: 553 5.7.1 {{.*}}
 // nowhere is a transport to an address where nobody listens.
 func nowhere(t *testing.T) *deliver.Transport {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	out, err := deliver.New(deliver.Options{Settings: to([]string{l.Addr().String()})})
+	out, err := deliver.New(deliver.Options{Settings: to([]string{ports.One(t)})})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ import (
 	"shoal/daemons/internal/vaultd"
 	"shoal/daemons/internal/vfs"
 	"shoal/tests/dialogue"
+	"shoal/tests/ports"
 )
 
 const volumeID = "0d6f3c6e-6d2c-4c0c-9b0e-2f4f6b1f9a51"
@@ -72,15 +73,8 @@ func newSite(t testing.TB) *site {
 	must(t, err)
 	s := &site{t: t, dir: t.TempDir(), ca: ca, ports: map[string]string{}, log: &output{}}
 	must(t, ca.Save(s.path("ca.crt"), s.path("ca.key")))
-	var held []net.Listener
 	for _, name := range []string{"ldap", "smtp", "submission", "submissions", "lmtp1", "lmtp2", "hint1", "hint2", "nobody"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		s.ports[name] = l.Addr().String()
-		held = append(held, l)
-	}
-	for _, l := range held {
-		must(t, l.Close())
+		s.ports[name] = ports.One(t)
 	}
 	s.issue("public", pki.Request{Hosts: []string{"localhost", "127.0.0.1"}})
 	must(t, pki.WriteFile(s.path("root.secret"), []byte("root secret"), 0o600))

@@ -24,6 +24,7 @@ import (
 
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/pki"
+	"shoal/tests/ports"
 )
 
 // The tests run real daemons: this test program starts itself anew, and is then vaultd.
@@ -70,19 +71,9 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newDaemon(t testing.TB, extra string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, dir: t.TempDir(), ldap: freePort(t), ldaps: freePort(t), manage: freePort(t)}
+	d := &daemon{t: t, dir: t.TempDir(), ldap: ports.One(t), ldaps: ports.One(t), manage: ports.One(t)}
 	ca, err := pki.NewCA(pki.CAOptions{})
 	if err != nil {
 		t.Fatal(err)
