@@ -142,7 +142,7 @@ func (a *Account) make() error {
 	if errors.Is(err, syscall.ENOENT) {
 		// The parent is missing, or an earlier try went through and its reply was lost.
 		if e := v.fs.Mkdir(parent); e == nil {
-			if e := v.syncDir(v.root + "/a"); e != nil {
+			if e := v.orderDir(v.root + "/a"); e != nil {
 				return e
 			}
 		}
@@ -157,7 +157,7 @@ func (a *Account) make() error {
 	if err != nil {
 		return ioErr("rename", tmp, err)
 	}
-	return v.syncDir(parent)
+	return ioErr("sync", parent, v.syncDir(parent))
 }
 
 // newValidity returns a UIDVALIDITY above all that the account has given out.
@@ -180,7 +180,7 @@ func (t *tree) mkdir(path string) {
 
 func (t *tree) sync(path string) {
 	if t.err == nil {
-		t.err = t.v.syncDir(path)
+		t.err = t.v.orderDir(path)
 	}
 }
 

@@ -70,8 +70,10 @@ type nullFile struct{}
 func (nullFile) Write(p []byte) (int, error)       { return len(p), nil }
 func (nullFile) ReadAt([]byte, int64) (int, error) { return 0, nil }
 func (nullFile) Sync() error                       { return nil }
+func (nullFile) SyncData() error                   { return nil }
 func (nullFile) Close() error                      { return nil }
 func (n nullWrites) SyncDir(string) error          { return nil }
+func (n nullWrites) SyncJournal(string) error      { return nil }
 func (n nullWrites) Create(p string) (vfs.File, error) {
 	if strings.Contains(p, "/m/") {
 		return nullFile{}, nil

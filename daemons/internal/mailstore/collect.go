@@ -59,7 +59,7 @@ func (j *journal) collect(ctx context.Context) error {
 				if err := j.vol.fs.Rename(c.path, home); err != nil && !isNotExist(err) {
 					return ioErr("rename", c.path, err)
 				}
-				if err := j.vol.syncDir(j.dir + "/" + dirMessages + "/" + string(appendDec(nil, c.dir))); err != nil {
+				if err := j.vol.orderDir(j.dir + "/" + dirMessages + "/" + string(appendDec(nil, c.dir))); err != nil {
 					return err
 				}
 				continue

@@ -362,7 +362,7 @@ func (e *syncError) Unwrap() error { return e.err }
 // needs to reach it.
 func (j *journal) put(n uint64, nc nonce, body string) error {
 	k := j.segment(n)
-	if !j.vol.network {
+	if !j.vol.network && !j.vol.journal {
 		if k > 0 && j.segMade != k+1 {
 			// The first record that this server puts into the segment: its directory may be new, and the
 			// last records of the one before may be another process's. Segment 0 was stable before the
@@ -396,7 +396,7 @@ func (j *journal) makeStable(n uint64) error {
 		return nil
 	}
 	path := j.segmentPath(j.segment(n))
-	if err := j.vol.fs.SyncDir(path); err != nil && !isNotExist(err) {
+	if err := j.vol.syncDir(path); err != nil && !isNotExist(err) {
 		return &unknownError{&syncError{ioErr("sync", path, err)}}
 	}
 	j.segMade, j.unsynced = j.segment(n)+1, false
@@ -413,7 +413,7 @@ func (j *journal) target(n uint64, nc nonce, body string) (string, error) {
 	if len(body) > maxSpill {
 		return "", fmt.Errorf("record of %d bytes: %w", len(body), ErrTooLarge)
 	}
-	if err := writeFile(j.vol.fs, j.spillPath(n, nc), []byte(body)); err != nil {
+	if err := j.vol.writeFile(j.spillPath(n, nc), []byte(body)); err != nil {
 		return "", err
 	}
 	b = append36(append(b, '@'), uint64(len(body)))

@@ -109,7 +109,7 @@ func (j *journal) delta(tail []tailRecord, chain []link) ([]byte, error) {
 // then (makeDurable).
 func (j *journal) linkSnapshot(n uint64, b []byte) error {
 	tmp := j.dir + "/" + dirTmp + "/" + j.store.nextNonce().String()
-	if err := createFile(j.vol.fs, tmp, b, false); err != nil {
+	if err := createFile(j.vol.fs, tmp, b, syncNothing); err != nil {
 		if isNotExist(err) {
 			return j.gone(tmp)
 		}
@@ -140,7 +140,8 @@ func (j *journal) makeDurable(n uint64) error {
 	if err != nil {
 		return ioErr("sync", path, err)
 	}
-	return j.vol.syncDir(j.dir + "/" + dirSnap)
+	dir := j.dir + "/" + dirSnap
+	return ioErr("sync", dir, j.vol.syncDir(dir))
 }
 
 // rebase lets the fold rest on snapshot n, which has just been written. The caller holds drive.
@@ -338,7 +339,7 @@ func (j *journal) cut(n uint64) error {
 			return ioErr("symlink", floor, err)
 		}
 		// The floor must outlast a power cut if the first unlink does.
-		if err := j.vol.syncDir(w); err != nil {
+		if err := j.vol.orderDir(w); err != nil {
 			return err
 		}
 	}

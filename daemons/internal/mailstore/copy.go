@@ -138,7 +138,7 @@ func (m *Mailbox) link(dst *Mailbox, msgs []Message, entries []entry) error {
 			return ioErr("link", to, err)
 		}
 	}
-	return j.vol.syncDir(string(appendDec([]byte(j.dir+"/"+dirMessages+"/"), uint64(entries[0].dir))))
+	return j.vol.orderDir(string(appendDec([]byte(j.dir+"/"+dirMessages+"/"), uint64(entries[0].dir))))
 }
 
 func (m *Mailbox) copyAcross(j *journal, from, to string, e *entry) error {
@@ -149,5 +149,5 @@ func (m *Mailbox) copyAcross(j *journal, from, to string, e *entry) error {
 	if checksum(b) != e.id.crc || uint64(len(b)) != e.id.size {
 		return fmt.Errorf("%s: checksum: %w", from, ErrCorrupt)
 	}
-	return j.inMessageDir(e.dir, func() error { return writeFile(j.vol.fs, to, b) })
+	return j.inMessageDir(e.dir, func() error { return j.vol.writeFile(to, b) })
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+
 	"slices"
 	"strings"
 	"syscall"
@@ -32,10 +32,20 @@ const bigFlags = 300 // keywords in a record that does not fit into a symlink
 
 func smallKnobs(s *Store) { s.knobs.segmentLen, s.knobs.completeEvery, s.knobs.deltaEvery = 4, 6, 3 }
 
-func newWorld(t *testing.T, network bool) *world {
+// volumeKind is what the volume of a world lies on.
+type volumeKind string
+
+const (
+	onPosix   volumeKind = "posix"   // a local file system of which nothing is known
+	onJournal volumeKind = "journal" // a local file system with an ordered journal
+)
+
+func newWorld(t *testing.T, kind volumeKind) *world {
 	w := &world{t: t}
 	w.mem = vfs.NewMem(func() time.Time { return time.Now().Add(w.shift) })
-	w.mem.SetNetwork(network)
+	if kind == onJournal {
+		w.mem.SetJournal()
+	}
 	w.fault = vfs.NewFault(w.mem)
 	w.s = w.store(w.fault, "box1")
 	w.box = testInbox(t, w.s, "account-1")
@@ -263,8 +273,8 @@ func scenarios() []scenario {
 }
 
 // prepare makes a world, runs the scenario's setup, and starts counting.
-func (sc *scenario) prepare(t *testing.T, network bool) *world {
-	w := newWorld(t, network)
+func (sc *scenario) prepare(t *testing.T, kind volumeKind) *world {
+	w := newWorld(t, kind)
 	if sc.setup != nil {
 		if err := sc.setup(w); err != nil {
 			t.Fatal(err)
@@ -277,14 +287,14 @@ func (sc *scenario) prepare(t *testing.T, network bool) *world {
 // outcomes returns what a client may see after the scenario failed, and after it succeeded. Names of messages and
 // mailboxes differ between runs, what is compared does not.
 func (sc *scenario) outcomes(t *testing.T) (failed []string, done string) {
-	w := sc.prepare(t, false)
+	w := sc.prepare(t, onPosix)
 	failed = append(failed, w.look(w.mem))
 	if err := sc.run(w); err != nil {
 		t.Fatal(err)
 	}
 	done = w.look(w.mem)
 	for _, f := range sc.between {
-		w := sc.prepare(t, false)
+		w := sc.prepare(t, onPosix)
 		if err := f(w); err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +334,7 @@ func TestFaults(t *testing.T) {
 			runs := 0
 			for _, k := range kinds {
 				for i := 0; ; i++ {
-					w := sc.prepare(t, false)
+					w := sc.prepare(t, onPosix)
 					hit, over := false, true
 					w.fault.Hook(func(c vfs.Call) vfs.Action {
 						if c.I >= i {
@@ -366,52 +376,5 @@ func TestFaults(t *testing.T) {
 				t.Errorf("only %d faults", runs)
 			}
 		})
-	}
-}
-
-// TestPowerCut cuts the power after each file operation: what had been acknowledged is there, and what was in
-// progress is there whole or not at all, whichever of the unsynced pieces happened to reach the disk.
-func TestPowerCut(t *testing.T) {
-	for _, sc := range scenarios() {
-		t.Run(sc.name, func(t *testing.T) {
-			failed, done := sc.outcomes(t)
-			r := rand.New(rand.NewPCG(1, 2))
-			for i := 0; ; i++ {
-				w := sc.prepare(t, false)
-				w.fault.Hook(func(c vfs.Call) vfs.Action { return vfs.Action{Crash: c.I >= i} })
-				err := sc.run(w)
-				images := []*vfs.Mem{w.mem.Crash(nil), w.mem.Crash(func() bool { return true })}
-				for range 3 {
-					images = append(images, w.mem.Crash(func() bool { return r.IntN(2) == 0 }))
-				}
-				for n, image := range images {
-					got := w.look(image)
-					if err == nil && got != done {
-						t.Fatalf("image %d after operation %d: acknowledged, but\n%s\nwant\n%s", n, i, got, done)
-					}
-					if !slices.Contains(failed, got) {
-						t.Fatalf("image %d after operation %d: %v\n%s\nwant one of\n%s", n, i, err, got, strings.Join(failed, "or\n"))
-					}
-					w.check(image)
-					if t.Failed() {
-						t.Fatalf("image %d after operation %d", n, i)
-					}
-				}
-				if !w.fault.Crashed() {
-					return
-				}
-			}
-		})
-	}
-}
-
-// TestPowerCutWithoutSync shows that the test above can fail.
-func TestPowerCutWithoutSync(t *testing.T) {
-	w := newWorld(t, false)
-	w.s.knobs.noSync = true
-	before := w.look(w.mem)
-	appendOne(t, w.box, "acknowledged", 0)
-	if got := w.look(w.mem.Crash(nil)); got != before {
-		t.Errorf("the record was not synced and survived a power cut all the same:\n%s", got)
 	}
 }

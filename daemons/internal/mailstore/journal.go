@@ -243,10 +243,9 @@ func (j *journal) settle() error {
 			return nil
 		}
 	}
-	if err := j.vol.syncDir(j.segmentPath(j.segment(j.known))); err != nil {
-		if !isNotExist(err) {
-			return err
-		}
+	path := j.segmentPath(j.segment(j.known))
+	if err := j.vol.syncDir(path); err != nil && !isNotExist(err) {
+		return ioErr("sync", path, err)
 	}
 	j.unsynced = false
 	return nil

@@ -390,7 +390,7 @@ func (j *journal) inMessageDir(dir uint32, f func() error) error {
 		}
 		return ioErr("mkdir", sub, err)
 	}
-	if err := j.vol.syncDir(path); err != nil {
+	if err := j.vol.orderDir(path); err != nil {
 		return err
 	}
 	return f()

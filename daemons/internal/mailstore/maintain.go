@@ -65,7 +65,7 @@ func (s *Store) walkSlice(ctx context.Context, v *volume, slice int) error {
 		}
 		// A new stamp replaces the old one: whoever comes later finds it.
 		tmp := v.root + "/tmp/" + s.nextNonce().String()
-		if err := createFile(v.fs, tmp, nil, false); err != nil {
+		if err := createFile(v.fs, tmp, nil, syncNothing); err != nil {
 			return ioErr("write", tmp, err)
 		}
 		if err := v.fs.Rename(tmp, stamp); err != nil {
@@ -249,9 +249,9 @@ func (a *Account) retire(ctx context.Context, st *acctState, id string) error {
 		if err := a.vol.fs.Rename(dir, to); err != nil && !isNotExist(err) {
 			return ioErr("rename", dir, err)
 		}
-		if err := a.vol.syncDir(a.vol.root + "/trash"); err != nil {
+		if err := a.vol.orderDir(a.vol.root + "/trash"); err != nil {
 			return err
 		}
-		return a.vol.syncDir(a.dir + "/" + dirBoxes)
+		return a.vol.orderDir(a.dir + "/" + dirBoxes)
 	})
 }

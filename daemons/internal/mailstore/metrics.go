@@ -11,6 +11,7 @@ type metrics struct {
 	hintsTaken   prometheus.Counter
 	snapshots    prometheus.Counter
 	removed      prometheus.Counter
+	flushes      prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -32,6 +33,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		hintsSent:    counter("shoal_store_hints_sent_total", "Hints sent to other servers with a live interest in a mailbox."),
 		hintsTaken:   counter("shoal_store_hints_received_total", "Hints received from other servers."),
 		snapshots:    counter("shoal_store_snapshots_total", "Snapshots written."),
+		flushes:      counter("shoal_store_flushes_total", "Flushes of the journals of local volumes (ext4, XFS): fewer than commits when several shared one."),
 		removed:      counter("shoal_store_files_removed_total", "Files removed by compaction, collection and purge."),
 	}
 	return m, err

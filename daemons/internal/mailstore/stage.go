@@ -128,7 +128,11 @@ func (m *Staged) spool(ctx context.Context, s *Store, head []byte, r io.Reader, 
 	end := v.do(context.WithoutCancel(ctx), func() error {
 		var e error
 		if err == nil {
-			e = f.Sync()
+			if v.journal {
+				e = f.SyncData()
+			} else {
+				e = f.Sync()
+			}
 		}
 		if c := f.Close(); e == nil {
 			e = c
@@ -192,7 +196,7 @@ func (j *journal) placeMessage(s *Staged, e *entry) error {
 	if from := s.source(); from != "" && s.vol == j.vol {
 		err := j.inMessageDir(e.dir, func() error { return linkFile(j.vol.fs, from, path) })
 		if err == nil {
-			return j.vol.syncDir(path[:len(path)-len(e.id.String())-1])
+			return j.vol.orderDir(path[:len(path)-len(e.id.String())-1])
 		}
 		if !linkImpossible(err) {
 			return ioErr("link", path, err)
@@ -204,7 +208,7 @@ func (j *journal) placeMessage(s *Staged, e *entry) error {
 	if s.data == nil {
 		return j.copyFile(s.tmp, path, e)
 	}
-	err := j.inMessageDir(e.dir, func() error { return writeFile(j.vol.fs, path, s.data) })
+	err := j.inMessageDir(e.dir, func() error { return j.vol.writeFile(path, s.data) })
 	if err != nil {
 		return ioErr("write", path, err)
 	}
@@ -249,5 +253,5 @@ func (j *journal) copyFile(from, path string, e *entry) error {
 	if checksum(b) != e.id.crc || uint64(len(b)) != e.id.size {
 		return fmt.Errorf("%s: checksum: %w", from, ErrCorrupt)
 	}
-	return ioErr("write", path, j.inMessageDir(e.dir, func() error { return writeFile(j.vol.fs, path, b) }))
+	return ioErr("write", path, j.inMessageDir(e.dir, func() error { return j.vol.writeFile(path, b) }))
 }

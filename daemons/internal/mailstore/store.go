@@ -109,6 +109,7 @@ type knobs struct {
 
 	noFence bool // floors are neither made nor looked at
 	noSync  bool // directories are not synced
+	noData  bool // nor is the data of message files
 }
 
 var defaultKnobs = knobs{segmentLen: segmentLen, completeEvery: completeEvery, deltaEvery: deltaEvery}

@@ -112,7 +112,7 @@ func (v *volume) purge(dir string, before time.Time) error {
 	if err := v.fs.Symlink("-", floor); err != nil && !errors.Is(err, syscall.EEXIST) && !isNotExist(err) {
 		return ioErr("symlink", floor, err)
 	}
-	if err := v.syncDir(dir + "/" + dirInterest); err != nil && !isNotExist(err) {
+	if err := v.orderDir(dir + "/" + dirInterest); err != nil && !isNotExist(err) {
 		return err
 	}
 	for _, part := range []string{dirLog, dirMessages, dirTmp, dirSnap, dirInterest} {
@@ -120,7 +120,7 @@ func (v *volume) purge(dir string, before time.Time) error {
 			return err
 		}
 		// What is gone must be gone for good before the next part goes.
-		if err := v.syncDir(dir); err != nil {
+		if err := v.orderDir(dir); err != nil {
 			return err
 		}
 	}

@@ -30,6 +30,8 @@ import (
 // directory without it is never written to.
 const markerName = "shoal-volume"
 
+const dirRuns = "runs"
+
 const maxMarker = 4096
 
 type volume struct {
@@ -39,7 +41,9 @@ type volume struct {
 	name    string
 	root    string
 	id      string
-	network bool          // the server commits each call: no syncs of directories needed
+	network bool // the server commits each call: no syncs of directories needed
+	journal bool // changes become durable in order (flush.go)
+	flusher flusher
 	slots   chan struct{} // bounds the file operations in progress
 	timeout time.Duration
 	stalls  atomic.Int64 // callers that gave up waiting
@@ -120,7 +124,7 @@ func InitVolume(fs vfs.FS, path, id string) error {
 	if _, err := fs.Lstat(path + "/" + markerName); err == nil {
 		return fmt.Errorf("%s/%s exists but is no marker of a volume: %w", path, markerName, ErrNotVolume)
 	}
-	dirs := []string{"a", "trash", "tmp", "maint", "runs"}
+	dirs := []string{"a", "trash", "tmp", "maint", dirRuns}
 	for i := range 256 {
 		dirs = append(dirs, fmt.Sprintf("a/%02x", i))
 	}
@@ -144,10 +148,19 @@ func InitVolume(fs vfs.FS, path, id string) error {
 
 // writeFile creates path with the given content, stable; a partial file is removed.
 func writeFile(fs vfs.FS, path string, content []byte) error {
-	return createFile(fs, path, content, true)
+	return createFile(fs, path, content, syncFile)
 }
 
-func createFile(fs vfs.FS, path string, content []byte, sync bool) error {
+// howToSync is what becomes of a new file's content.
+type howToSync uint8
+
+const (
+	syncNothing howToSync = iota // durable some day
+	syncData                     // on the device, durable with the next flush (vfs.File.SyncData)
+	syncFile                     // durable
+)
+
+func createFile(fs vfs.FS, path string, content []byte, how howToSync) error {
 	f, err := fs.Create(path)
 	if err != nil {
 		return err
@@ -155,8 +168,8 @@ func createFile(fs vfs.FS, path string, content []byte, sync bool) error {
 	if len(content) > 0 {
 		_, err = f.Write(content)
 	}
-	if err == nil && sync {
-		err = f.Sync()
+	if err == nil {
+		err = how.apply(f)
 	}
 	if e := f.Close(); err == nil {
 		err = e
@@ -166,6 +179,16 @@ func createFile(fs vfs.FS, path string, content []byte, sync bool) error {
 		_ = fs.Unlink(path)
 	}
 	return err
+}
+
+func (how howToSync) apply(f vfs.File) error {
+	switch how {
+	case syncData:
+		return f.SyncData()
+	case syncFile:
+		return f.Sync()
+	}
+	return nil
 }
 
 // AddVolume opens the volume at path under the name that the directory gives it. It refuses (ErrNotVolume,
@@ -187,7 +210,7 @@ func (s *Store) AddVolume(name, path, id string) error {
 		return fmt.Errorf("volume %s: %s: %w: mount it read-write", name, path, ErrReadOnly)
 	}
 	v := &volume{
-		store: s, fs: s.fs, clk: s.clk, name: name, root: path, id: have, network: st.Network,
+		store: s, fs: s.fs, clk: s.clk, name: name, root: path, id: have, network: st.Network, journal: st.Journal && !st.Network,
 		slots: make(chan struct{}, s.o.VolumeCalls), timeout: s.o.CallTimeout,
 	}
 	s.mu.Lock()
@@ -208,7 +231,7 @@ func (s *Store) AddVolume(name, path, id string) error {
 // claimRun makes sure that no earlier run of a server of this name had the same origin, as may happen where the
 // clock starts at the same moment each time: all names of this run rest on it.
 func (v *volume) claimRun() error {
-	dir := v.root + "/runs"
+	dir := v.root + "/" + dirRuns
 	path := dir + "/" + v.store.origin
 	err := v.fs.Symlink("-", path)
 	if isNotExist(err) {
@@ -223,7 +246,7 @@ func (v *volume) claimRun() error {
 	if err != nil {
 		return ioErr("symlink", path, err)
 	}
-	return v.syncDir(dir)
+	return ioErr("sync", dir, v.syncDir(dir))
 }
 
 // present tells whether the volume is still mounted: asked before "it is not there" is believed.
@@ -251,7 +274,7 @@ func (v *volume) serverNow(ctx context.Context) (time.Time, error) {
 	err := v.do(ctx, func() error {
 		path := v.root + "/tmp/" + v.store.nextNonce().String()
 		at := v.clk.Boot() // before the call: never ahead of the server
-		if err := createFile(v.fs, path, nil, false); err != nil {
+		if err := createFile(v.fs, path, nil, syncNothing); err != nil {
 			return ioErr("write", path, err)
 		}
 		i, err := v.fs.Lstat(path)
@@ -322,14 +345,6 @@ func (v *volume) do(ctx context.Context, fn func() error) error {
 		return err
 	}
 	return v.run(ctx, fn)
-}
-
-// syncDir makes a directory's entries durable where the file server does not do so by itself.
-func (v *volume) syncDir(path string) error {
-	if v.network {
-		return nil
-	}
-	return ioErr("sync", path, v.fs.SyncDir(path))
 }
 
 func isNotExist(err error) bool {

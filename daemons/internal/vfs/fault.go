@@ -28,11 +28,13 @@ const (
 	OpRead
 	OpSync
 	OpClose
+	OpSyncData
+	OpSyncJournal
 	opCount
 )
 
 var opNames = [opCount]string{"create", "open", "symlink", "readlink", "lstat", "readdir", "mkdir", "link", "rename",
-	"unlink", "rmdir", "syncdir", "statfs", "write", "read", "sync", "close"}
+	"unlink", "rmdir", "syncdir", "statfs", "write", "read", "sync", "close", "syncdata", "syncjournal"}
 
 func (o Op) String() string { return opNames[o] }
 
@@ -259,6 +261,10 @@ func (f *Fault) SyncDir(path string) error {
 	return f.do(OpSyncDir, path, "", func(bool) error { return f.inner.SyncDir(path) })
 }
 
+func (f *Fault) SyncJournal(path string) error {
+	return f.do(OpSyncJournal, path, "", func(bool) error { return f.inner.SyncJournal(path) })
+}
+
 func (f *Fault) Statfs(path string) (s StatFS, err error) {
 	err = f.do(OpStatfs, path, "", func(bool) (err error) { s, err = f.inner.Statfs(path); return err })
 	return s, err
@@ -288,6 +294,10 @@ func (x *faultFile) ReadAt(p []byte, off int64) (n int, err error) {
 
 func (x *faultFile) Sync() error {
 	return x.f.do(OpSync, x.path, "", func(bool) error { return x.in.Sync() })
+}
+
+func (x *faultFile) SyncData() error {
+	return x.f.do(OpSyncData, x.path, "", func(bool) error { return x.in.SyncData() })
 }
 
 // Close always closes the file beneath, whatever it reports: descriptors are not what is tested.

@@ -20,7 +20,7 @@ import (
 //   - a rename is one step: durable in both directories or in none.
 //
 // All else may be lost in a power cut, piece by piece. That is harsher than a journal, which loses
-// only what comes last.
+// only what comes last. SetJournal makes it such a journal (memjournal.go).
 type Mem struct {
 	mu   sync.Mutex
 	now  func() time.Time
@@ -28,6 +28,7 @@ type Mem struct {
 	ino  uint64
 	net  bool
 	mv   []memRename
+	log  *memJournal
 }
 
 type memNode struct {
@@ -43,6 +44,7 @@ type memNode struct {
 	// Where a file was created: Sync covers that entry.
 	parent *memNode
 	name   string
+	seq    uint64 // the last change of it in the journal
 }
 
 type memRename struct {
@@ -80,6 +82,10 @@ func (m *Mem) Crash(keep func() bool) *Mem {
 		keep = func() bool { return false }
 	}
 	out := &Mem{now: m.now, ino: m.ino, net: m.net}
+	if m.log != nil {
+		out.log = &memJournal{seq: m.log.seq, done: m.log.seq}
+	}
+	image := m.image(keep)
 	seen := map[*memNode]*memNode{}
 	var clone func(n *memNode) *memNode
 	clone = func(n *memNode) *memNode {
@@ -90,22 +96,22 @@ func (m *Mem) Crash(keep func() bool) *Mem {
 		c := &memNode{kind: n.kind, ino: n.ino, nlink: 1, mtime: n.mtime, target: n.target}
 		seen[n] = c
 		if n.kind == KindFile {
-			c.safe = n.safe
-			if !slices.Equal(n.safe, n.data) && keep() {
+			c.safe = image.data(n)
+			if !slices.Equal(c.safe, n.data) && keep() {
 				c.safe = n.data
 			}
 			c.data = slices.Clone(c.safe)
 		}
 		if n.kind == KindDir {
 			c.entries = map[string]*memNode{}
-			left := maps.Clone(n.durable)
+			left := maps.Clone(image.dir(n))
 			for _, name := range slices.Sorted(maps.Keys(n.entries)) {
-				if n.durable[name] != n.entries[name] && keep() {
+				if m.log == nil && n.durable[name] != n.entries[name] && keep() {
 					left[name] = n.entries[name]
 				}
 			}
 			for _, name := range slices.Sorted(maps.Keys(n.durable)) {
-				if n.entries[name] == nil && keep() {
+				if m.log == nil && n.entries[name] == nil && keep() {
 					delete(left, name)
 				}
 			}
@@ -163,6 +169,7 @@ func (m *Mem) lookup(p string) (*memNode, error) {
 func (m *Mem) put(dir *memNode, name string, n *memNode) {
 	dir.entries[name] = n
 	m.changed(dir)
+	m.note(memChange{dir: dir, name: name, node: n})
 }
 
 // changed notes a change of a directory's entries.
@@ -253,6 +260,11 @@ func (f *memFile) Sync() error {
 	defer f.m.mu.Unlock()
 	if f.closed {
 		return syscall.EBADF
+	}
+	if f.m.log != nil {
+		f.m.noteData(f.n)
+		f.m.commit(f.n.seq)
+		return nil
 	}
 	f.n.safe = f.n.data
 	if d := f.n.parent; d != nil && d.entries[f.n.name] == f.n {
@@ -410,7 +422,9 @@ func (m *Mem) Rename(old, p string) error {
 	}
 	delete(from.entries, oldName)
 	m.changed(from)
-	m.put(to, name, n)
+	to.entries[name] = n
+	m.changed(to)
+	m.note(memChange{dir: from, name: oldName}, memChange{dir: to, name: name, node: n})
 	if !m.net {
 		m.mv = append(m.mv, memRename{from: from, to: to, oldName: oldName, name: name, node: n})
 	}
@@ -442,6 +456,7 @@ func (m *Mem) remove(p string, isDir bool) error {
 	n.nlink--
 	delete(dir.entries, name)
 	m.changed(dir)
+	m.note(memChange{dir: dir, name: name})
 	return nil
 }
 
@@ -454,6 +469,10 @@ func (m *Mem) SyncDir(p string) error {
 	}
 	if n.kind != KindDir {
 		return syscall.ENOTDIR
+	}
+	if m.log != nil {
+		m.commit(n.seq)
+		return nil
 	}
 	n.durable = maps.Clone(n.entries)
 	left := m.mv[:0]
@@ -479,5 +498,5 @@ func (m *Mem) Statfs(p string) (StatFS, error) {
 	if _, err := m.lookup(p); err != nil {
 		return StatFS{}, err
 	}
-	return StatFS{Type: 0x01021994, Network: m.net, Total: 1 << 40, Free: 1 << 39, Files: 1 << 30, FilesFree: 1 << 29, MaxNameLen: 255}, nil
+	return StatFS{Type: 0x01021994, Network: m.net, Journal: m.log != nil, Total: 1 << 40, Free: 1 << 39, Files: 1 << 30, FilesFree: 1 << 29, MaxNameLen: 255}, nil
 }

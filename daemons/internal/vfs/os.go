@@ -87,6 +87,11 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 
 func (f *osFile) Sync() error { return retry(func() error { return unix.Fsync(f.fd) }) }
 
+func (f *osFile) SyncData() error {
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	return retry(func() error { return unix.SyncFileRange(f.fd, 0, 0, all) })
+}
+
 // Close is not repeated after EINTR: the descriptor is gone in any case.
 func (f *osFile) Close() error {
 	if err := unix.Close(f.fd); err != nil && err != unix.EINTR {
@@ -191,10 +196,20 @@ func (osFS) Unlink(path string) error { return retry(func() error { return unix.
 
 func (osFS) Rmdir(path string) error { return retry(func() error { return unix.Rmdir(path) }) }
 
-func (osFS) SyncDir(path string) error {
+func (osFS) SyncDir(path string) error { return syncDir(path, false) }
+
+func (osFS) SyncJournal(path string) error { return syncDir(path, true) }
+
+func syncDir(path string, touch bool) error {
 	fd, err := open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
+	}
+	if touch {
+		if err := retry(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, path, nil, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+			_ = unix.Close(fd)
+			return err
+		}
 	}
 	err = retry(func() error { return unix.Fsync(fd) })
 	if e := unix.Close(fd); err == nil && e != nil && e != unix.EINTR {
@@ -203,9 +218,12 @@ func (osFS) SyncDir(path string) error {
 	return err
 }
 
-// The magic number of NFS, whose server commits each metadata call before it answers.
+// Magic numbers of file systems: NFS, whose server commits each metadata call before it answers, and those that
+// journal metadata in order.
 const (
-	magicNFS = 0x6969
+	magicNFS  = 0x6969
+	magicExt4 = 0xef53 // ext2 and ext3 too
+	magicXFS  = 0x58465342
 )
 
 func (osFS) Statfs(path string) (StatFS, error) {
@@ -214,9 +232,14 @@ func (osFS) Statfs(path string) (StatFS, error) {
 		return StatFS{}, err
 	}
 	bs := uint64(st.Bsize)
+	journal := false
+	if int64(st.Type) == magicExt4 || int64(st.Type) == magicXFS {
+		journal = keepsOrder(path)
+	}
 	return StatFS{
 		Type:       int64(st.Type),
 		Network:    int64(st.Type) == magicNFS,
+		Journal:    journal,
 		ReadOnly:   st.Flags&unix.ST_RDONLY != 0,
 		Total:      st.Blocks * bs,
 		Free:       st.Bavail * bs,

@@ -39,6 +39,9 @@ type FS interface {
 	Rmdir(path string) error
 	// SyncDir makes the entries of a directory durable: one flush on a local file system.
 	SyncDir(path string) error
+	// SyncJournal makes durable all that anybody did on the file system of the directory path before the call: it
+	// changes the directory's time of access and modification and syncs it. It means that only where StatFS.Journal is set.
+	SyncJournal(path string) error
 	// Statfs describes the file system that holds path.
 	Statfs(path string) (StatFS, error)
 }
@@ -50,6 +53,9 @@ type File interface {
 	ReadAt(p []byte, off int64) (int, error)
 	// Sync makes data and size durable, and the entry of a newly created file with them.
 	Sync() error
+	// SyncData waits until the data is on the device, without flushing the device's cache and without the file's
+	// metadata. Where StatFS.Journal is set, the file is durable once something is that was done after SyncData.
+	SyncData() error
 	// Close returns the errors of delayed writes (NFS reports ENOSPC and EDQUOT here).
 	Close() error
 }
@@ -80,6 +86,7 @@ type Info struct {
 type StatFS struct {
 	Type       int64  // magic number of statfs(2)
 	Network    bool   // NFS or another network file system: its server commits each call by itself
+	Journal    bool   // a local file system that makes changes durable in the order in which they were made
 	ReadOnly   bool   // mounted read-only
 	Total      uint64 // bytes
 	Free       uint64 // bytes available to the caller
