@@ -44,7 +44,7 @@ check: ## Look at the code without running it: format, vet, staticcheck, floors,
 	@scripts/check
 
 .PHONY: test
-test: build ## Everything: check, unit tests, wire dialogues, cluster (about ten minutes)
+test: build ## Everything: check, unit tests, wire dialogues, cluster, NFS (root; about fifteen minutes)
 	@scripts/test
 
 .PHONY: unit
@@ -58,7 +58,7 @@ cluster: build ## Black-box tests of the built service only
 .PHONY: test-nfs
 test-nfs: ## The store on real NFS: several kernels on this machine (root; about five minutes)
 	@scripts/install-deps nfs
-	go test -count=1 -v -timeout 15m ./tests/nfs
+	@scripts/test nfs
 
 .PHONY: race
 race: ## Unit tests under the race detector (long)

@@ -37,6 +37,11 @@ type Guest struct {
 	sink   *gob.Encoder
 }
 
+// InitVolume makes the volume.
+func (g *Guest) InitVolume(proto.None, *proto.None) error {
+	return mailstore.InitVolume(vfs.OS(), proto.Export, proto.VolumeID)
+}
+
 // Open opens a store on the mounted volume, after closing the one before.
 func (g *Guest) Open(a proto.OpenArgs, _ *proto.None) error {
 	if a.Init {

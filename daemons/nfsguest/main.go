@@ -2,8 +2,12 @@
 // finds itself on (a file server, or a client that mounts it), and then does what the rig asks for over net/rpc: real
 // operations of the message store through the kernel's NFS client.
 //
-// What it is told stands on the kernel's command line: shoal.role (server, client), shoal.addr, shoal.name,
-// shoal.fs (server: type of the disk image), shoal.server and shoal.options (client: what to mount and how).
+// On the rig's own side it prepares certificates and a directory for the mail service (site.go), because only programs of the
+// module may use the packages that do.
+//
+// What it is told stands on the kernel's command line: shoal.role (server, client), shoal.addr, shoal.name; server:
+// shoal.fs (type of the disk to export), shoal.disk (how to mount it), shoal.export (options of the export); client: shoal.server and
+// shoal.options (what to mount and how), shoal.clock (hours by which its clock is wrong).
 package main
 
 import (
@@ -14,7 +18,9 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +28,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Getpid() != 1 {
+		if err := site(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "nfsguest:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "nfsguest is the first process of a kernel booted by tests/nfs: run make test-nfs")
 		os.Exit(2)
@@ -57,9 +70,9 @@ func boot(log *slog.Logger) error {
 		run("ip", "link", "set", "vec0", "up"),
 	}
 	if arg["role"] == "server" {
-		steps = append(steps, fileServer(arg["fs"])...)
+		steps = append(steps, fileServer(arg)...)
 	} else {
-		steps = append(steps, modprobe("nfsv4"), dir(proto.Export), func() error { return mountNFS(arg) })
+		steps = append(steps, func() error { return setClock(arg["clock"]) }, modprobe("nfsv4"), dir(proto.Export), func() error { return mountNFS(arg) })
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -97,23 +110,24 @@ func boot(log *slog.Logger) error {
 }
 
 // fileServer exports the disk image over NFSv4 only. Lease and grace are short, so that a restart costs seconds; the clients
-// known to the server are kept on the disk, as they are on a real one.
-func fileServer(fs string) []func() error {
+// known to the server are kept on a disk of their own, so that the exported one can be filled up and made read-only.
+func fileServer(arg map[string]string) []func() error {
 	const state = "/var/lib/nfs"
 	return []func() error{
 		modprobe("nfsd"),
-		dir(proto.Disk), mount("/dev/ubda", proto.Disk, fs),
-		dir(proto.Disk + "/export"), dir(proto.Disk + "/state"), dir(state + "/rpc_pipefs"), dir("/run/rpc_pipefs"),
+		dir(proto.Disk), mountWith("/dev/ubda", proto.Disk, arg["fs"], arg["disk"]),
+		dir("/mnt/state"), mount("/dev/ubdb", "/mnt/state", "ext4"),
+		dir(proto.Disk + "/export"), dir(state + "/rpc_pipefs"), dir("/run/rpc_pipefs"),
 		func() error { return os.Chmod(proto.Disk+"/export", 0o777) },
 		mount("nfsd", "/proc/fs/nfsd", "nfsd"),
 		mount("pipe", state+"/rpc_pipefs", "rpc_pipefs"),
 		set("/proc/sys/fs/leases-enable", "0"),
 		func() error { return os.WriteFile(state+"/etab", nil, 0o644) },
 		func() error { return os.WriteFile(state+"/rmtab", nil, 0o644) },
-		run("nfsdcld", "-s", proto.Disk+"/state", "-p", state+"/rpc_pipefs/nfsd"),
+		run("nfsdcld", "-s", "/mnt/state", "-p", state+"/rpc_pipefs/nfsd"),
 		set("/proc/fs/nfsd/nfsv4leasetime", "10"),
 		set("/proc/fs/nfsd/nfsv4gracetime", "10"),
-		run("exportfs", "-i", "-o", "rw,sync,no_root_squash,fsid=0,no_subtree_check,insecure", "*:"+proto.Disk+"/export"),
+		run("exportfs", "-i", "-o", arg["export"], "*:"+proto.Disk+"/export"),
 		run("rpc.nfsd", "-N", "3", "-V", "4", "8"),
 		run("rpc.mountd", "-N", "3", "-N", "2"),
 	}
@@ -123,6 +137,22 @@ func mountNFS(arg map[string]string) error {
 	options := arg["options"] + ",addr=" + arg["server"] + ",clientaddr=" + arg["addr"]
 	if err := unix.Mount(arg["server"]+":/", proto.Export, "nfs4", 0, options); err != nil {
 		return fmt.Errorf("mount %s with %s: %w", arg["server"], options, err)
+	}
+	return nil
+}
+
+// setClock makes the clock of this kernel wrong by some hours.
+func setClock(hours string) error {
+	if hours == "" {
+		return nil
+	}
+	h, err := strconv.Atoi(hours)
+	if err != nil {
+		return fmt.Errorf("shoal.clock: %w", err)
+	}
+	t := unix.NsecToTimeval(time.Now().Add(time.Duration(h) * time.Hour).UnixNano())
+	if err := unix.Settimeofday(&t); err != nil {
+		return fmt.Errorf("set the clock: %w", err)
 	}
 	return nil
 }
@@ -143,9 +173,11 @@ func modules() error {
 
 func modprobe(name string) func() error { return run("modprobe", "-d", "/run/modprobe", name) }
 
-func mount(what, where, kind string) func() error {
+func mount(what, where, kind string) func() error { return mountWith(what, where, kind, "") }
+
+func mountWith(what, where, kind, options string) func() error {
 	return func() error {
-		if err := unix.Mount(what, where, kind, 0, ""); err != nil {
+		if err := unix.Mount(what, where, kind, 0, options); err != nil {
 			return fmt.Errorf("mount %s on %s: %w", kind, where, err)
 		}
 		return nil

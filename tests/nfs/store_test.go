@@ -2,7 +2,6 @@ package nfs
 
 import (
 	"fmt"
-	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ func TestFresh(t *testing.T) {
 // TestOtherMountOptionsAreCaught: with the mount options that clients have by default the same look finds old states. It
 // shows that TestFresh can fail, and why the options are what they are.
 func TestOtherMountOptionsAreCaught(t *testing.T) {
-	r := bootWith(t, "xfs", 3, "vers=4.2,hard,proto=tcp")
+	r := plan{fs: "xfs", clients: 3, mount: "vers=4.2,hard,proto=tcp"}.boot(t)
 	stale := r.relay(20)
 	if stale == "" {
 		t.Fatal("20 deliveries were seen by all clients at once: the check finds nothing")
@@ -71,8 +70,8 @@ func TestConcurrent(t *testing.T) {
 		t.Run(fs, func(t *testing.T) {
 			r := boot(t, fs, 3)
 			r.underLoad(40*time.Second, []fault{
-				{10 * time.Second, r.restartServer},
-				{25 * time.Second, r.restartServer},
+				{10 * time.Second, r.server.restart},
+				{25 * time.Second, r.server.restart},
 			})
 		})
 	}
@@ -83,10 +82,10 @@ func TestConcurrent(t *testing.T) {
 func TestClients(t *testing.T) {
 	r := boot(t, "xfs", 3)
 	r.underLoad(50*time.Second, []fault{
-		{5 * time.Second, func() { r.signal(1, syscall.SIGSTOP) }},
-		{9 * time.Second, func() { r.link(2, "down") }},
-		{14 * time.Second, func() { r.link(2, "up") }},
-		{22 * time.Second, func() { r.signal(1, syscall.SIGCONT) }},
+		{5 * time.Second, func() { r.clients[1].signal(syscall.SIGSTOP) }},
+		{9 * time.Second, func() { r.clients[2].link("down") }},
+		{14 * time.Second, func() { r.clients[2].link("up") }},
+		{22 * time.Second, func() { r.clients[1].signal(syscall.SIGCONT) }},
 		{27 * time.Second, func() { r.restartClient(2, 20*time.Second) }},
 	})
 }
@@ -141,40 +140,12 @@ func (r *rig) startLoad(i, run int, d time.Duration) {
 
 const seed = 20260101
 
-func (r *rig) restartServer() {
-	r.t.Helper()
-	began := time.Now()
-	r.server.kill()
-	r.server.start()
-	r.server.ready()
-	r.t.Logf("file server killed, and back after %v", time.Since(began).Round(time.Millisecond))
-}
-
 func (r *rig) restartClient(i int, load time.Duration) {
 	r.t.Helper()
 	k := r.clients[i]
-	k.kill()
-	k.start()
-	k.ready()
+	k.restart()
 	call[proto.None](k, "Open", r.openArgs(i, 4*time.Second))
 	r.startLoad(i, 1, load)
-	r.t.Logf("%s killed, and back", k.name)
-}
-
-// signal goes to the kernel alone: its processes are stopped by it whenever they do not run.
-func (r *rig) signal(i int, s syscall.Signal) {
-	if err := syscall.Kill(r.clients[i].cmd.Process.Pid, s); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Logf("%s: %v", r.clients[i].name, s)
-}
-
-func (r *rig) link(i int, state string) {
-	r.t.Helper()
-	if out, err := exec.Command("ip", "link", "set", fmt.Sprintf("t%d", r.clients[i].index), state).CombinedOutput(); err != nil {
-		r.t.Fatalf("%v: %s", err, out)
-	}
-	r.t.Logf("network of %s is %s", r.clients[i].name, state)
 }
 
 // agree returns the states of mailboxes, which must be the same on every client, warm and with nothing cached.

@@ -117,3 +117,11 @@ type VerifyReply struct {
 
 // None is for calls without argument or result.
 type None struct{}
+
+// Site is a mail service on the rig: boxes in the guests, the rest on the rig's side.
+type Site struct {
+	Dir            string            // certificates, configurations, secrets (files root and secret)
+	Vault          string            // address of the directory
+	Boxes          map[string]string // addresses by name
+	User, Password string            // the one account
+}

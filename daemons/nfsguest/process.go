@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+
+	"shoal/daemons/nfsguest/proto"
+)
+
+// Run runs a command to its end and returns what it has printed.
+func (g *Guest) Run(args []string, out *[]byte) error {
+	c := exec.Command(args[0], args[1:]...)
+	b, err := c.CombinedOutput()
+	*out = b
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, b)
+	}
+	return nil
+}
+
+// Spawn starts a command that is to stay. What it says goes to the console.
+func (g *Guest) Spawn(args []string, _ *proto.None) error {
+	c := exec.Command(args[0], args[1:]...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stdout
+	if err := c.Start(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+	}
+	go func() {
+		err := c.Wait()
+		g.log.Info("process ended", slog.String("command", args[0]), slog.Any("err", err))
+	}()
+	return nil
+}
