@@ -140,6 +140,32 @@ func (s *Search) headers(r io.ReaderAt, p *Part, outermost bool) error {
 		return err
 	}
 	s.header = header
+	s.fields(header, outermost)
+	return nil
+}
+
+// KeptOnly says that all keys are header keys of fields that summaries keep, so that MatchFields can answer them.
+func (s *Search) KeptOnly() bool {
+	for i := range s.keys {
+		if s.keys[i].kind != headerKey || keptNumber(s.keys[i].field) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// MatchFields answers every key for one message, if KeptOnly, from the fields that its summary keeps. The result is
+// valid until the next call.
+func (s *Search) MatchFields(fields string) []bool {
+	s.result = append(s.result[:0], make([]bool, len(s.keys))...)
+	s.left = len(s.keys)
+	s.header = append(s.header[:0], fields...)
+	s.fields(s.header, true)
+	return s.result
+}
+
+// fields looks at the fields of a header.
+func (s *Search) fields(header []byte, outermost bool) {
 	for len(header) > 0 && s.left > 0 {
 		var name, whole []byte
 		name, whole, header = nextField(header)
@@ -169,7 +195,6 @@ func (s *Search) headers(r io.ReaderAt, p *Part, outermost bool) error {
 			}
 		}
 	}
-	return nil
 }
 
 // foldHeader appends the comparison form of header text: unfolded, decoded, with a space for a tab.

@@ -3,31 +3,60 @@ package message
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
+	"io"
+	"strings"
 )
 
-// Summary is what can be said about a message without reading it again: its structure with the offsets
-// of all parts, the envelopes, and the beginning of its text. It is derived data, made for caches: its
-// packed form is refused, and made anew from the message, whenever it is not exactly as it was written.
+// Summary is what can be said about a message without reading it again: its envelope, the header fields that
+// mail programs ask for, its structure with the offsets of all parts, and the beginning of its text. It is
+// derived data, made for caches. Its packed form is read through a View, which refuses what is not exactly as
+// it was written; then it is made anew from the message.
 //
-//	packed   = %x53 version size preview part checksum
-//	version  = %x01               other versions are refused: what is derived can be made again
-//	size     = number             of the message, in bytes
-//	part     = bits [type subtype params] [encoding] begin header-size body-size lines
-//	           [id] [description] [md5] [location] [disposition] [languages] [envelope] children [part]
-//	envelope = bits date subject from [sender] [reply-to] to cc bcc in-reply-to message-id references
-//	number   = unsigned varint    string = number bytes    nstring = 0 / (length + 1) bytes
-//	list     = number of elements, then each
-//	checksum = CRC-32C of all before it, 4 bytes, little-endian
+//	packed    = %x53 version sections size [fields] [envelope] [structure] [preview] checksum
+//	version   = %x01               other versions are refused: what is derived can be made again
+//	sections  = bits: 1 fields, 2 structure, 4 preview, 8 envelope are there; 16 what is missing is left out for its size
+//	size      = number             of the message, in bytes
+//	fields    = length count *(field-number length) *octet      the octets as they stand in the message
+//	envelope  = length envelope-data
+//	structure = length part        of the message, without its envelope
+//	preview   = length *octet
+//	part      = bits [type subtype params] [encoding] begin header-size body-size lines
+//	            [id] [description] [md5] [location] [disposition] [languages] [envelope-data] children [part]
+//	envelope-data = bits date subject from [sender] [reply-to] to cc bcc in-reply-to message-id references
+//	number    = unsigned varint
+//	string    = number, twice the length, then octets; or one more and the place of the octets in the fields
+//	nstring   = %x00 / string with a number that is one higher
+//	list      = number of elements, then each
+//	checksum  = CRC-32C of all before it, 4 bytes, little-endian
 //
-// The optional things are there when their bit is set. begin counts from where the header of the
-// enclosing entity begins.
+// A length counts the octets of its section that follow. The optional things are there when their bit is set.
+// begin counts from where the header of the enclosing entity begins.
 type Summary struct {
-	Size    int64
-	Root    *Part
-	Preview string
+	Size     int64
+	Envelope *Envelope // nil: not known
+	Root     *Part     // nil: the structure is not known
+	Preview  string    // if HasPreview
+	// HasPreview says that Preview is known. Omitted says that something was left out for its size: asking
+	// again brings no more.
+	HasPreview, Omitted bool
+
+	raw       string // the kept fields
+	index     []keptLines
+	hasFields bool
 }
+
+// Sections are the parts of a summary that may be missing.
+type Sections uint8
+
+// The sections of a summary.
+const (
+	SectionFields Sections = 1 << iota
+	SectionStructure
+	SectionPreview
+	SectionEnvelope
+	omitted
+)
 
 // ErrBadSummary says that bytes are no packed summary of this version, or not as they were written.
 var ErrBadSummary = errors.New("not a packed summary")
@@ -35,7 +64,10 @@ var ErrBadSummary = errors.New("not a packed summary")
 const (
 	summaryMagic   = 'S'
 	summaryVersion = 1
-	maxUnpackDepth = 1000
+	maxUnpackDepth = 200
+	// MaxSummary is the length of the longest packed summary. What is longer loses its structure, and then its
+	// envelope: such messages are read each time.
+	MaxSummary = 32 << 10
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -58,22 +90,123 @@ const (
 	ownReplyTo
 )
 
-// Pack appends the packed form of s to dst.
+// Summarize makes the summary of a message that was parsed: root is what Parse gave, or what ParseHeader gave
+// if structure is false. The preview is for the caller to add.
+func Summarize(r io.ReaderAt, size int64, root *Part, structure bool) (*Summary, error) {
+	s := &Summary{Size: size, Envelope: root.Envelope}
+	if structure {
+		s.Root = root
+	}
+	var err error
+	s.raw, s.index, err = keepFields(r, root)
+	switch {
+	case err == nil:
+		s.hasFields = true
+	case errors.Is(err, errKeptTooLong):
+		s.Omitted = true
+	default:
+		return nil, err
+	}
+	return s, nil
+}
+
+// Pack appends the packed form of s to dst, at most MaxSummary bytes.
 func (s *Summary) Pack(dst []byte) []byte {
+	at := len(dst)
+	if dst = s.pack(dst); len(dst)-at <= MaxSummary {
+		return dst
+	}
+	cut := *s
+	cut.Omitted, cut.Root = true, nil
+	if dst = cut.pack(dst[:at]); len(dst)-at <= MaxSummary {
+		return dst
+	}
+	none := Summary{Size: s.Size, Omitted: true}
+	return none.pack(dst[:at])
+}
+
+func (s *Summary) pack(dst []byte) []byte {
 	start := len(dst)
-	w := packer{append(dst, summaryMagic, summaryVersion)}
+	var have Sections
+	set := func(cond bool, bit Sections) {
+		if cond {
+			have |= bit
+		}
+	}
+	set(s.hasFields, SectionFields)
+	set(s.Root != nil, SectionStructure)
+	set(s.HasPreview, SectionPreview)
+	set(s.Envelope != nil, SectionEnvelope)
+	set(s.Omitted, omitted)
+	w := packer{b: append(dst, summaryMagic, summaryVersion, byte(have)), pool: s.raw}
 	w.number(s.Size)
-	w.str(s.Preview)
-	w.part(s.Root, 0)
+	if s.hasFields {
+		w.section(func() {
+			w.number(int64(len(s.index)))
+			for _, f := range s.index {
+				w.b = append(w.b, f.number)
+				w.number(int64(f.size))
+			}
+			w.b = append(w.b, s.raw...)
+		})
+	}
+	if s.Envelope != nil {
+		w.section(func() { w.envelope(s.Envelope) })
+	}
+	if s.Root != nil {
+		w.section(func() { w.part(s.Root, 0, true) })
+	}
+	if s.HasPreview {
+		w.number(int64(len(s.Preview)))
+		w.b = append(w.b, s.Preview...)
+	}
 	return binary.LittleEndian.AppendUint32(w.b, crc32.Checksum(w.b[start:], castagnoli))
 }
 
-type packer struct{ b []byte }
+type packer struct {
+	b    []byte
+	pool string // the kept fields
+	last int    // where the last string was found there
+}
+
+// section writes what f writes, with its length before it.
+func (w *packer) section(f func()) {
+	at := len(w.b)
+	f()
+	n := len(w.b) - at
+	var length [binary.MaxVarintLen64]byte
+	l := binary.PutUvarint(length[:], uint64(n))
+	w.b = append(w.b, length[:l]...)
+	copy(w.b[at+l:], w.b[at:at+n])
+	copy(w.b[at:], length[:l])
+}
 
 func (w *packer) number(n int64) { w.b = binary.AppendUvarint(w.b, uint64(n)) }
 
-func (w *packer) str(s string) {
-	w.number(int64(len(s)))
+func (w *packer) str(s string) { w.text(s, 0) }
+
+// leastShared is the length from which on a string is looked for among the kept fields, searchWindow how far.
+const (
+	leastShared  = 4
+	searchWindow = 2 << 10
+)
+
+func (w *packer) text(s string, plus int64) {
+	if len(s) >= leastShared {
+		at := strings.Index(w.pool[w.last:min(len(w.pool), w.last+searchWindow)], s)
+		if at >= 0 {
+			at += w.last
+		} else {
+			at = strings.Index(w.pool[:min(len(w.pool), searchWindow)], s)
+		}
+		if at >= 0 {
+			w.last = at
+			w.number(int64(len(s))*2 + 1 + plus)
+			w.number(int64(at))
+			return
+		}
+	}
+	w.number(int64(len(s))*2 + plus)
 	w.b = append(w.b, s...)
 }
 
@@ -82,8 +215,7 @@ func (w *packer) nstr(s NString) {
 		w.number(0)
 		return
 	}
-	w.number(int64(len(s.Value)) + 1)
-	w.b = append(w.b, s.Value...)
+	w.text(s.Value, 1)
 }
 
 func (w *packer) params(list []Param) {
@@ -94,7 +226,7 @@ func (w *packer) params(list []Param) {
 	}
 }
 
-func (w *packer) part(p *Part, base int64) {
+func (w *packer) part(p *Part, base int64, outermost bool) {
 	var bits byte
 	set := func(cond bool, bit byte) {
 		if cond {
@@ -107,7 +239,7 @@ func (w *packer) part(p *Part, base int64) {
 	set(p.ID.Valid || p.Description.Valid || p.MD5.Valid || p.Location.Valid, hasNames)
 	set(p.Disposition != nil, hasDisposition)
 	set(len(p.Language) > 0, hasLanguage)
-	set(p.Envelope != nil, hasEnvelope)
+	set(p.Envelope != nil && !outermost, hasEnvelope)
 	set(p.Message != nil, hasMessage)
 	set(p.Truncated, isTruncated)
 	w.b = append(w.b, bits)
@@ -137,15 +269,15 @@ func (w *packer) part(p *Part, base int64) {
 			w.str(tag)
 		}
 	}
-	if p.Envelope != nil {
+	if bits&hasEnvelope != 0 {
 		w.envelope(p.Envelope)
 	}
 	w.number(int64(len(p.Children)))
 	for _, c := range p.Children {
-		w.part(c, p.HeaderOffset)
+		w.part(c, p.HeaderOffset, false)
 	}
 	if p.Message != nil {
-		w.part(p.Message, p.HeaderOffset)
+		w.part(p.Message, p.HeaderOffset, false)
 	}
 }
 
@@ -196,177 +328,4 @@ func sameAddresses(a, b []Address) bool {
 		}
 	}
 	return true
-}
-
-// UnpackSummary reads what Pack wrote. The result does not refer to b. ErrBadSummary where it is
-// something else.
-func UnpackSummary(b []byte) (*Summary, error) {
-	n := len(b) - 4
-	if n < 2 || b[0] != summaryMagic {
-		return nil, ErrBadSummary
-	}
-	if b[1] != summaryVersion {
-		return nil, fmt.Errorf("%w: version %d", ErrBadSummary, b[1])
-	}
-	if crc32.Checksum(b[:n], castagnoli) != binary.LittleEndian.Uint32(b[n:]) {
-		return nil, fmt.Errorf("%w: checksum", ErrBadSummary)
-	}
-	r := unpacker{rest: string(b[2:n])}
-	s := &Summary{Size: r.number(), Preview: r.str()}
-	s.Root = r.part(0, 0)
-	if r.bad || r.rest != "" || s.Root.Envelope == nil || s.Root.HeaderOffset != 0 || s.Root.End > s.Size {
-		return nil, ErrBadSummary
-	}
-	return s, nil
-}
-
-// unpacker reads off the front of rest. All strings that it gives share the memory of it. Once bad is set
-// everything that it gives is zero.
-type unpacker struct {
-	rest string
-	bad  bool
-}
-
-func (r *unpacker) fail() {
-	r.bad, r.rest = true, ""
-}
-
-func (r *unpacker) byte() byte {
-	if r.rest == "" {
-		r.fail()
-		return 0
-	}
-	c := r.rest[0]
-	r.rest = r.rest[1:]
-	return c
-}
-
-// number reads a number below 2^56.
-func (r *unpacker) number() (n int64) {
-	for shift := 0; shift < 56; shift += 7 {
-		c := r.byte()
-		n |= int64(c&0x7f) << shift
-		if c < 0x80 {
-			return n
-		}
-	}
-	r.fail()
-	return 0
-}
-
-func (r *unpacker) take(n int64) string {
-	if n > int64(len(r.rest)) {
-		r.fail()
-		return ""
-	}
-	s := r.rest[:n]
-	r.rest = r.rest[n:]
-	return s
-}
-
-func (r *unpacker) str() string { return r.take(r.number()) }
-
-func (r *unpacker) nstr() NString {
-	n := r.number()
-	if n == 0 {
-		return NString{}
-	}
-	return NString{r.take(n - 1), !r.bad}
-}
-
-// count reads the number of elements of a list, each of which takes at least size bytes.
-func (r *unpacker) count(size int) int {
-	n := r.number()
-	if n > int64(len(r.rest)/size) {
-		r.fail()
-		return 0
-	}
-	return int(n)
-}
-
-func (r *unpacker) params() []Param {
-	n := r.count(2)
-	if n == 0 {
-		return nil
-	}
-	list := make([]Param, n)
-	for i := range list {
-		list[i] = Param{Name: r.str(), Value: r.str()}
-	}
-	return list
-}
-
-func (r *unpacker) part(base int64, depth int) *Part {
-	p := &Part{}
-	if depth > maxUnpackDepth {
-		r.fail()
-		return p
-	}
-	bits := r.byte()
-	p.Type, p.Subtype, p.Params, p.Encoding = "text", "plain", defaultParams, "7bit"
-	if bits&hasType != 0 {
-		p.Type, p.Subtype, p.Params = r.str(), r.str(), r.params()
-	}
-	if bits&hasEncoding != 0 {
-		p.Encoding = r.str()
-	}
-	p.HeaderOffset = base + r.number()
-	p.BodyOffset = p.HeaderOffset + r.number()
-	p.End = p.BodyOffset + r.number()
-	p.Lines = r.number()
-	if bits&hasNames != 0 {
-		p.ID, p.Description, p.MD5, p.Location = r.nstr(), r.nstr(), r.nstr(), r.nstr()
-	}
-	if bits&hasDisposition != 0 {
-		p.Disposition = &Disposition{Value: r.str(), Params: r.params()}
-	}
-	if bits&hasLanguage != 0 {
-		p.Language = make([]string, r.count(1))
-		for i := range p.Language {
-			p.Language[i] = r.str()
-		}
-	}
-	if bits&hasEnvelope != 0 {
-		p.Envelope = r.envelope()
-	}
-	p.Truncated = bits&isTruncated != 0
-	if n := r.count(6); n > 0 {
-		p.Children = make([]*Part, n)
-		for i := range p.Children {
-			p.Children[i] = r.part(p.HeaderOffset, depth+1)
-		}
-	}
-	if bits&hasMessage != 0 {
-		if p.Message = r.part(p.HeaderOffset, depth+1); p.Message.Envelope == nil {
-			r.fail()
-		}
-	}
-	return p
-}
-
-func (r *unpacker) envelope() *Envelope {
-	bits := r.byte()
-	e := &Envelope{Date: r.nstr(), Subject: r.nstr(), From: r.addresses()}
-	e.Sender, e.ReplyTo = e.From, e.From
-	if bits&ownSender != 0 {
-		e.Sender = r.addresses()
-	}
-	if bits&ownReplyTo != 0 {
-		e.ReplyTo = r.addresses()
-	}
-	e.To, e.Cc, e.Bcc = r.addresses(), r.addresses(), r.addresses()
-	e.InReplyTo, e.MessageID, e.References = r.nstr(), r.nstr(), r.nstr()
-	return e
-}
-
-func (r *unpacker) addresses() []Address {
-	n := r.count(4)
-	if n == 0 {
-		return nil
-	}
-	list := make([]Address, n)
-	for i := range list {
-		list[i] = Address{Name: r.str(), Route: r.str(), Mailbox: r.str(), Host: r.str()}
-	}
-	return list
 }
