@@ -55,6 +55,11 @@ unit: ## Unit tests and in-process wire dialogues only
 cluster: build ## Black-box tests of the built service only
 	@scripts/test cluster
 
+.PHONY: test-disk
+test-disk: ## Power cuts on real ext4 and XFS (root; half a minute)
+	@scripts/install-deps e2fsprogs xfsprogs
+	@scripts/test disk
+
 .PHONY: test-nfs
 test-nfs: ## The store on real NFS: several kernels on this machine (root; about five minutes)
 	@scripts/install-deps nfs
