@@ -22,13 +22,13 @@ const (
 type sent struct {
 	acknowledged bool // a 250 after the data was seen
 	unsure       bool // an attempt ended without a 250 after the data: a duplicate is allowed
-	queued       bool // the 250 said that the message is queued: its box may have died with the answer, and have it
+	queued       bool // the 250 said that the message is queued: its box may have died with the answer
 }
 
 // TestKillAfter250 kills boxes and switches with SIGKILL, sometimes in the moment after a 250 was seen and
 // sometimes at any moment, while several senders send. A sender whose attempt fails tries again, as mail servers
 // do. Then every acknowledged message must be there, from either box, and only those twice whose first 250
-// was not seen by the sender, or by the switch that queued them therefore.
+// was not seen by the sender: what a switch tries again because a box died with its answer comes once.
 func TestKillAfter250(t *testing.T) {
 	s := shared(t)
 	u := s.newAccount(t)

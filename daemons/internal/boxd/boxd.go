@@ -231,11 +231,15 @@ func (b *box) buildSessions(c *Config) (err error) {
 			connections += l.MaxConnections
 		}
 	}
+	duplicates := c.LMTP.DuplicateWindow
+	if duplicates == 0 {
+		duplicates = -1
+	}
 	b.lmtp, err = lmtpsession.New(lmtpsession.Options{
 		Hostname: b.env.Server, Store: b.store, Accounts: b.dir,
 		TLS:             b.env.Creds.ServerTLS(pki.RoleSwitch, pki.RoleOperator),
 		MaxMessageBytes: int64(c.LMTP.MaxMessage), MaxRecipients: c.LMTP.MaxRecipients, ReadTimeout: c.LMTP.ReadTimeout,
-		MaxConnections: connections, DeferOverQuota: c.LMTP.OverQuota == "defer",
+		MaxConnections: connections, DeferOverQuota: c.LMTP.OverQuota == "defer", DuplicateWindow: duplicates,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	})
 	if err != nil {

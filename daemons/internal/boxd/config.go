@@ -77,6 +77,10 @@ type LMTP struct {
 	// OverQuota says what becomes of mail for an account that is full: reject (552) or defer (452), so that the
 	// switch tries again.
 	OverQuota string `hcl:"over_quota,optional" default:"reject" oneof:"reject defer"`
+	// DuplicateWindow is how long a message is known that was delivered without its switch hearing of it: when
+	// the switch tries again within that time, it is not delivered twice. 0 delivers it again. Longer than
+	// switches keep mail in the queue makes no sense.
+	DuplicateWindow time.Duration `hcl:"duplicate_window,optional" default:"168h" min:"0s" max:"8760h"`
 }
 
 // Store says how the store works. ReCheck apart, what is set here must not differ between boxes.

@@ -112,10 +112,16 @@ type Options struct {
 type Envelope struct {
 	From     mailaddr.Address // the zero Address is the null sender
 	EnvID    string           // the trace id: travels as DSN ENVID (RFC 3461 §4.4)
+	Again    bool             // an attempt before this one had no answer: AgainMark is put behind EnvID
 	Size     int64            // announced size, 0: unknown
 	EightBit bool             // BODY=8BITMIME
 	UTF8     bool             // SMTPUTF8
 }
+
+// AgainMark behind a trace id in ENVID says that an attempt at the message before this one had no answer: some of the
+// recipients may have it already. A box that knows the mark does not deliver it to them twice; one that does
+// not takes it for a part of the id.
+const AgainMark = "/again"
 
 // RcptResult is the outcome for one recipient, in the order of the accepted RCPTs.
 type RcptResult struct {

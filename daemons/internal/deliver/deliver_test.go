@@ -95,6 +95,7 @@ func TestEnvelope(t *testing.T) {
 		mail string
 	}{
 		{Envelope{From: sender, EnvID: "t=1+", Size: 10, EightBit: true}, "FROM:<a@b.test> BODY=8BITMIME SIZE=10 ENVID=t+3D1+2B"},
+		{Envelope{From: sender, EnvID: "t1", Again: true}, "FROM:<a@b.test> ENVID=t1/again"},
 		{Envelope{}, "FROM:<>"},
 		{Envelope{From: mailaddr.Address{Local: "ü", Domain: "b.test"}}, "FROM:<ü@b.test> SMTPUTF8 BODY=8BITMIME"},
 		{Envelope{From: sender, UTF8: true}, "FROM:<a@b.test> SMTPUTF8 BODY=8BITMIME"},

@@ -255,6 +255,9 @@ func (x *Transaction) mail() (string, error) {
 	}
 	if c.dsn && e.EnvID != "" {
 		s += " ENVID=" + xtext(e.EnvID)
+		if e.Again {
+			s += AgainMark
+		}
 	}
 	return s, nil
 }

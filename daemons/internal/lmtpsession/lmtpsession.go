@@ -15,6 +15,7 @@
 //     nothing behind.
 //   - Recipients of one transaction that are the same account get the message once and the same reply.
 //   - When it is not certain whether a commit stands the reply is 451: at least once, never lost.
+//   - A message whose ENVID says that it is tried again is not delivered to a mailbox that has it (again.go).
 //
 // The framing, the limits on lines, connections and time are smtpguard's. STARTTLS with a client certificate of a
 // switch or an operator is demanded before MAIL.
@@ -52,6 +53,7 @@ type Store interface {
 	Account(ctx context.Context, volume, accountID string) (*mailstore.Account, error)
 	Stage(ctx context.Context, volume string, r io.Reader, max int64) (*mailstore.Staged, error)
 	Deliver(ctx context.Context, m *mailstore.Staged, targets []mailstore.Target) []mailstore.Result
+	Delivered(ctx context.Context, m *mailstore.Staged, t *mailstore.Target) (mailstore.Result, bool, error)
 }
 
 // Options of New. Hostname, Store and Accounts are required, and TLS unless Plaintext.
@@ -66,6 +68,10 @@ type Options struct {
 
 	// Plaintext lets MAIL in without STARTTLS. For tests.
 	Plaintext bool
+
+	// DuplicateWindow is how old a delivery may be that suppresses a second one. 0: DefaultDuplicateWindow;
+	// negative: none is suppressed.
+	DuplicateWindow time.Duration
 
 	MaxMessageBytes          int64         // 0: DefaultMaxMessageBytes
 	MaxRecipients            int           // per transaction; 0: DefaultMaxRecipients
@@ -85,6 +91,7 @@ const (
 	DefaultMaxRecipients   = 1000
 	DefaultMaxConnections  = 10000
 	DefaultReadTimeout     = 5 * time.Minute
+	DefaultDuplicateWindow = 7 * 24 * time.Hour
 )
 
 // maxErrors is how many refusals a switch may collect before its connection is closed: it passes on what its
@@ -120,6 +127,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.ReadTimeout == 0 {
 		o.ReadTimeout = DefaultReadTimeout
+	}
+	if o.DuplicateWindow == 0 {
+		o.DuplicateWindow = DefaultDuplicateWindow
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

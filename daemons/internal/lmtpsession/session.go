@@ -31,6 +31,7 @@ type session struct {
 type transaction struct {
 	from  mailaddr.Address
 	trace string
+	again bool // an attempt before this one had no answer
 	begun time.Time
 	size  int64 // announced with SIZE; 0: not
 
@@ -41,8 +42,9 @@ type transaction struct {
 
 // recipient is one accepted RCPT, in the spelling that the library knows it by.
 type recipient struct {
-	text   string
-	target int
+	text    string
+	address string // as it is written into Delivered-To
+	target  int
 }
 
 // target is one account.
@@ -69,7 +71,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if err != nil {
 		return reply(501, 5, 1, 7, "The sender's address is malformed")
 	}
-	s.tx = &transaction{from: a, trace: opts.EnvelopeID, begun: time.Now(), size: opts.Size, index: make(map[string]int)}
+	s.tx = &transaction{from: a, begun: time.Now(), size: opts.Size, index: make(map[string]int)}
+	s.tx.takeTrace(opts.EnvelopeID)
 	return nil
 }
 
@@ -88,7 +91,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 			slog.String("from", tx.from.String()), slog.String("rcpt", a.String()), slog.Any("error", err))
 		return answer(err)
 	}
-	tx.rcpts = append(tx.rcpts, recipient{to, i})
+	tx.rcpts = append(tx.rcpts, recipient{to, a.String(), i})
 	return nil
 }
 
@@ -111,8 +114,10 @@ func (s *session) find(ctx context.Context, tx *transaction, a mailaddr.Address)
 	if err != nil {
 		return 0, fmt.Errorf("open account %s on volume %s: %w", account.ID, account.Volume, err)
 	}
-	if err := s.room(ctx, account, handle, tx.size); err != nil {
-		return 0, err
+	if !tx.again { // what is there already needs no room: it is asked for later
+		if err := s.room(ctx, account, handle, tx.size); err != nil {
+			return 0, err
+		}
 	}
 	tx.targets = append(tx.targets, target{account: account, handle: handle, rcpt: a.String()})
 	tx.index[account.ID] = len(tx.targets) - 1
@@ -163,6 +168,11 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 	}
 	s.s.m.bytes.Add(float64(size))
 	s.s.m.duration.Observe(time.Since(tx.begun).Seconds())
+	for i := range tx.targets {
+		if t := &tx.targets[i]; t.result.Duplicate {
+			s.suppressed(ctx, tx, t)
+		}
+	}
 	for _, rcpt := range tx.rcpts {
 		status.SetStatus(rcpt.text, s.outcome(ctx, tx, rcpt, size))
 	}
@@ -183,6 +193,9 @@ func (s *session) outcome(ctx context.Context, tx *transaction, rcpt recipient, 
 	}
 	s.s.o.Log.LogAttrs(ctx, slog.LevelInfo, "message delivered", append(attrs, slog.String("mailbox", t.result.MailboxID),
 		slog.Uint64("uid", uint64(t.result.UID)), slog.String("id", t.result.ID))...)
+	if t.result.Duplicate {
+		return reply(250, 2, 0, 0, "Delivered before, "+t.result.ID)
+	}
 	return reply(250, 2, 0, 0, "Delivered, "+t.result.ID)
 }
 

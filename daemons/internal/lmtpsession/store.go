@@ -24,6 +24,7 @@ func (s *session) store(ctx context.Context, tx *transaction, r io.Reader) (size
 		byVolume[v] = append(byVolume[v], i)
 	}
 	limit := s.s.o.MaxMessageBytes
+	r, id := s.watch(tx, r)
 	r = io.MultiReader(strings.NewReader(tx.prefix()), r)
 	staged := make([]*mailstore.Staged, len(volumes))
 	failed := make([]error, len(volumes))
@@ -51,12 +52,16 @@ func (s *session) store(ctx context.Context, tx *transaction, r io.Reader) (size
 			continue
 		}
 		size = staged[i].Size()
-		targets := make([]mailstore.Target, len(places))
-		for j, p := range places {
-			targets[j] = mailstore.Target{Account: tx.targets[p].handle, Date: s.s.o.Clock.Now()}
+		targets := make([]mailstore.Target, 0, len(places))
+		left := places[:0]
+		for _, p := range places {
+			t := mailstore.Target{Account: tx.targets[p].handle, Date: s.s.o.Clock.Now(), Once: s.once(tx, p, id)}
+			if !s.before(ctx, tx, p, staged[i], &t) {
+				targets, left = append(targets, t), append(left, p)
+			}
 		}
 		for j, result := range s.s.o.Store.Deliver(ctx, staged[i], targets) {
-			tx.targets[places[j]].result = result
+			tx.targets[left[j]].result = result
 		}
 	}
 	return size, nil
@@ -65,12 +70,16 @@ func (s *session) store(ctx context.Context, tx *transaction, r io.Reader) (size
 // prefix is what the final delivery puts in front of a message. The addresses hold no control
 // characters (mailaddr's invariant), so they cannot end the line.
 func (tx *transaction) prefix() string {
-	p := "Return-Path: " + tx.from.Path() + "\r\n"
+	p := tx.returnPath()
 	if len(tx.targets) == 1 {
-		p += "Delivered-To: " + tx.targets[0].rcpt + "\r\n"
+		p += deliveredTo(tx.targets[0].rcpt)
 	}
 	return p
 }
+
+func (tx *transaction) returnPath() string { return "Return-Path: " + tx.from.Path() + "\r\n" }
+
+func deliveredTo(address string) string { return "Delivered-To: " + address + "\r\n" }
 
 // stageAll reads r once and stages it on several volumes at once. A volume that fails does not stop the
 // others; the error is r's.

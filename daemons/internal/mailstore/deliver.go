@@ -14,6 +14,7 @@ type Target struct {
 	Flags    Flags
 	Keywords []string
 	Date     time.Time // internal date; zero means now
+	Once     *Once     // not if it has been delivered before; nil: in any case
 }
 
 // Result is the outcome of a delivery to one target.
@@ -22,6 +23,7 @@ type Result struct {
 	UIDValidity uint32
 	UID         uint32
 	ID          string // the message's name in the store, for the log
+	Duplicate   bool   // Once: it was there before, as UID and ID, and was not added again
 	Err         error  // ErrNoMailbox, ErrNoSpace, ErrUnavailable ...; nil: stable in the mailbox
 }
 
@@ -65,13 +67,13 @@ func (s *Store) deliverOne(ctx context.Context, m *Staged, t *Target) Result {
 			r.Err = err
 			return r
 		}
-		a, err := box.Append(ctx, []AppendMessage{{Message: m, Flags: t.Flags, Keywords: t.Keywords, InternalDate: t.Date}})
+		a, err := box.append(ctx, []AppendMessage{{Message: m, Flags: t.Flags, Keywords: t.Keywords, InternalDate: t.Date}}, t.Once)
 		if errors.Is(err, ErrMailboxClosed) && !isUnknown(err) && try == 0 {
 			continue // what was known about the account is old
 		}
 		r.MailboxID = box.id
 		if r.Err = err; err == nil {
-			r.UIDValidity, r.UID, r.ID = a.UIDValidity, a.Messages[0].UID, a.Messages[0].ID
+			r.UIDValidity, r.UID, r.ID, r.Duplicate = a.UIDValidity, a.Messages[0].UID, a.Messages[0].ID, a.Duplicate
 		}
 		return r
 	}

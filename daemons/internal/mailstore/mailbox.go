@@ -109,6 +109,7 @@ type AppendResult struct {
 	ModSeq      uint64
 	Messages    []Appended
 	State       *State
+	Duplicate   bool // of a message that was there before: nothing was added
 }
 
 // recheckAfter: a writer that is further than this past writing a message file looks at it again after
@@ -117,6 +118,11 @@ const recheckAfter = 24 * time.Hour
 
 // Append adds messages, all in one commit. ErrNoSpace, ErrMailboxClosed, ErrUnavailable.
 func (m *Mailbox) Append(ctx context.Context, msgs []AppendMessage) (AppendResult, error) {
+	return m.append(ctx, msgs, nil)
+}
+
+// append is Append; with once it is one message, which is added unless it was before.
+func (m *Mailbox) append(ctx context.Context, msgs []AppendMessage, once *Once) (AppendResult, error) {
 	if len(msgs) == 0 {
 		return AppendResult{}, errors.New("append: no messages")
 	}
@@ -156,6 +162,10 @@ func (m *Mailbox) Append(ctx context.Context, msgs []AppendMessage) (AppendResul
 	}
 	written := m.j.vol.clk.Boot()
 	q := &request{op: deliverOp(m.j.store.clk.Now().Unix(), entries)}
+	var before *earlier
+	if once != nil {
+		q.op = once.guard(msgs[0].Message.contentID(), q.op, &before)
+	}
 	q.confirm = func() error {
 		if m.j.vol.clk.Boot()-written < recheckAfter {
 			return nil
@@ -169,6 +179,10 @@ func (m *Mailbox) Append(ctx context.Context, msgs []AppendMessage) (AppendResul
 		return AppendResult{}, m.wrap(err)
 	}
 	s := q.state.(*State)
+	if before != nil {
+		m.drop(entries)
+		return AppendResult{UIDValidity: s.uidValidity, ModSeq: s.base + q.n, State: s, Duplicate: true, Messages: []Appended{{before.uid, before.id}}}, nil
+	}
 	if !q.mail.resolved {
 		q.mail.uids = s.uidsOf(entries)
 	}
@@ -177,7 +191,7 @@ func (m *Mailbox) Append(ctx context.Context, msgs []AppendMessage) (AppendResul
 		if again, err := m.renumber(ctx, s, entries); err != nil || !again {
 			return AppendResult{}, m.wrap(errors.Join(ErrUIDsExhausted, err))
 		}
-		return m.Append(ctx, msgs)
+		return m.append(ctx, msgs, once)
 	}
 	r := AppendResult{UIDValidity: s.uidValidity, ModSeq: s.base + q.n, State: s, Messages: make([]Appended, len(entries))}
 	for i := range entries {

@@ -66,6 +66,8 @@ type Envelope struct {
 	Trace      string      `json:"trace,omitempty"`
 	Accepted   int64       `json:"at"`  // Unix seconds
 	Expires    int64       `json:"exp"` // Unix seconds
+	// Again: the message was tried before it was queued, and for some of its recipients no answer came.
+	Again bool `json:"again,omitempty"`
 }
 
 // indexEntry is one line of a batch's index.

@@ -27,6 +27,11 @@ type Lease struct {
 	from time.Duration
 }
 
+// Again tells whether somebody may have tried this entry before without its outcome having been recorded, or with none.
+func (l *Lease) Again() bool {
+	return l.Attempts > 0 || l.Envelope.Again || l.e != nil && l.e.generation > 0
+}
+
 // Next waits for an entry that is due and owned by this run. ErrClosed, or the error of ctx.
 func (q *Queue) Next(ctx context.Context) (*Lease, error) {
 	for {

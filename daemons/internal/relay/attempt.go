@@ -195,7 +195,7 @@ func (a *attempt) local(ctx context.Context, g *group) (away bool, why failure) 
 			boxes = append(boxes, t.address)
 		}
 	}
-	e := deliver.Envelope{From: a.from, EnvID: a.env.Trace, Size: a.content.Size(), EightBit: true, UTF8: a.env.UTF8}
+	e := deliver.Envelope{From: a.from, EnvID: a.env.Trace, Again: a.l.Again(), Size: a.content.Size(), EightBit: true, UTF8: a.env.UTF8}
 	results := a.r.o.Local.Deliver(ctx, e, boxes, a.content.Reader)
 	for _, t := range g.targets {
 		res := localResult(results[place[t.address.Key()]])

@@ -75,6 +75,7 @@ type sent struct {
 	to, notify, orcpt []string
 	from, text        string
 	at                time.Time
+	again             bool
 }
 
 type localFake struct {
@@ -92,7 +93,7 @@ func (f *localFake) Deliver(_ context.Context, e deliver.Envelope, rcpts []maila
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := sent{from: e.From.String(), text: string(b), at: f.clk.Now()}
+	s := sent{from: e.From.String(), text: string(b), at: f.clk.Now(), again: e.Again}
 	var out []LocalResult
 	for _, a := range rcpts {
 		s.to = append(s.to, a.String())

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,40 @@ func TestOtherSwitchDelivers(t *testing.T) {
 	first.work()
 	if len(first.remote.sent) != 0 {
 		t.Errorf("the first switch sent %d messages again", len(first.remote.sent))
+	}
+}
+
+// The boxes are told when somebody may have tried a message before: this switch, one that it takes over from, or the
+// one that queued it because of that.
+func TestTriedAgain(t *testing.T) {
+	first := newRig(t, nil)
+	first.local.err["alice@here.test"] = deliver.ErrUnknown
+	first.put("x@far.test", "alice@here.test")
+	first.work()
+	first.pass(2 * time.Minute)
+	e := queue.Envelope{From: "x@far.test", Recipients: []queue.Recipient{{Address: "bob@here.test"}}, Trace: "trace2", Again: true,
+		Accepted: first.clk.Now().Unix(), Expires: first.clk.Now().Add(time.Hour).Unix()}
+	first.enqueue("Subject: x\r\n\r\n", e)
+	first.work()
+	var again []bool
+	for _, s := range first.local.sent {
+		again = append(again, s.again)
+	}
+	if !slices.Equal(again, []bool{false, true, true}) {
+		t.Errorf("marks of the attempts: %v", again)
+	}
+	first.put("x@far.test", "bob@here.test") // this one it never came to
+	clk := clock.NewFake(first.clk.Now().Add(2 * time.Minute))
+	second := rigOn(t, clk, later{first.fs, clk}, "sw2", nil)
+	clk.WaitTimers(1)
+	second.pass(10 * time.Minute)
+	if len(second.local.sent) < 2 {
+		t.Fatalf("the other switch tried %d times", len(second.local.sent))
+	}
+	for _, s := range second.local.sent {
+		if !s.again {
+			t.Errorf("an entry taken over from another switch came to %v without the mark", s.to)
+		}
 	}
 }
 

@@ -51,6 +51,29 @@ func (k *keeper) free() {
 	k.buf = nil
 }
 
+// ahead reads the whole message, and tells whether it could be kept. What was read, and what follows, is what again gives
+// or, if it could not be kept, the reader that is returned.
+func (k *keeper) ahead() (io.Reader, bool, error) {
+	for !k.lost {
+		if len(k.buf) == cap(k.buf) {
+			k.buf = append(k.buf, 0)[:len(k.buf)]
+		}
+		n, err := k.r.Read(k.buf[len(k.buf):cap(k.buf)])
+		k.total.Add(int64(n))
+		k.buf = k.buf[:len(k.buf)+n]
+		switch {
+		case err == io.EOF:
+			k.r = bytes.NewReader(nil)
+			return k.again(), true, nil
+		case err != nil:
+			return nil, false, err
+		case len(k.buf) > keep || k.total.Load() > keepAll:
+			return io.MultiReader(bytes.NewReader(k.buf), k.r), false, nil
+		}
+	}
+	return nil, false, errors.New("smtpsession: read ahead after the message was let go")
+}
+
 // again gives the message from its beginning; nil when that is lost.
 func (k *keeper) again() io.Reader {
 	if k.lost {
@@ -69,9 +92,31 @@ func (tx *transaction) queueAll() bool {
 	return tx.out == nil
 }
 
-// cutThrough streams the message to the box and queues it for those who cannot have it now.
+// boxes counts the accounts that a box was asked for.
+func (tx *transaction) boxes() int {
+	seen := make(map[string]bool, len(tx.rcpts))
+	for _, rc := range tx.rcpts {
+		seen[rc.box] = true
+	}
+	return len(seen)
+}
+
+// cutThrough streams the message to the box and queues it for those who cannot have it now. With several recipients
+// the answers may differ, and the sender gets one: such a message is kept whole before it goes to the box, and queued for all if
+// it is too large for that.
 func (s *session) cutThrough(tx *transaction, k *keeper) (string, error) {
-	results, err := tx.out.Data(k)
+	var message io.Reader = k
+	if tx.boxes() > 1 {
+		whole, kept, err := k.ahead()
+		switch {
+		case err != nil:
+			return "", err
+		case !kept:
+			return saidQueued, s.enqueue(tx, whole, tx.rcpts)
+		}
+		message = whole
+	}
+	results, err := tx.out.Data(message)
 	if err != nil {
 		worded := s.dataError(tx, err)
 		switch {
@@ -113,10 +158,10 @@ func (s *session) cutThrough(tx *transaction, k *keeper) (string, error) {
 	switch {
 	case len(missing) == 0:
 		return saidDelivered, nil
-	case unknown > 0:
-		// It may be in the mailbox. Queued, it could come twice to somebody who was told 250 once; whoever is told
-		// "later" knows that he may be sending it again (RFC 5321 §6.1).
+	case unknown > 0 && whole == nil:
+		// It may be in the mailbox: whoever is told "later" knows that he may be sending it again (RFC 5321 §6.1).
 		return "", reply(451, 4, 3, 0, "It is not known whether the message was delivered, try again later")
+	case unknown > 0: // the boxes are told that this is the same message once more
 	case refused == len(results), delivered == 0 && answered == len(results) && !s.s.o.Submission:
 		return "", first
 	case whole == nil && delivered == 0:
@@ -130,6 +175,7 @@ func (s *session) cutThrough(tx *transaction, k *keeper) (string, error) {
 			rest = append(rest, rc)
 		}
 	}
+	tx.again = unknown > 0
 	return saidQueued, s.enqueue(tx, whole, rest)
 }
 
@@ -154,7 +200,7 @@ func (s *session) enqueue(tx *transaction, content io.Reader, rcpts []recipient)
 			at = len(envelopes)
 			place[key] = at
 			envelopes = append(envelopes, queue.Envelope{From: tx.from.String(), EnvID: tx.envID, Return: tx.ret, UTF8: tx.utf8, Body: tx.body,
-				Trace: tx.trace, Accepted: now.Unix(), Expires: now.Add(s.s.o.Life).Unix()})
+				Trace: tx.trace, Again: tx.again, Accepted: now.Unix(), Expires: now.Add(s.s.o.Life).Unix()})
 		}
 		envelopes[at].Recipients = append(envelopes[at].Recipients, queue.Recipient{Address: rc.as.String(), Notify: rc.notify, ORcpt: rc.orcpt})
 	}

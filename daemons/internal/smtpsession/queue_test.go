@@ -209,8 +209,8 @@ S1~: 250 {{.*}}
 C1!: MAIL FROM:<x@far.test>\r\nRCPT TO:<drop@d.test>\r\n
 S1~: 250 {{.*}}
 S1~: 250 {{.*}}
-` + message + `S1: 451 4.3.0 It is not known {{.*}}
-`, "", "drop@d.test"},
+` + message + `S1: 250 2.0.0 Queued, id {{.*}}
+`, "x@far.test>drop@d.test", "drop@d.test"},
 		{"the box does not want us", hello + `
 C1!: MAIL FROM:<x@far.test>\r\nRCPT TO:<strange@d.test>\r\nRCPT TO:<bob@d.test>\r\n
 S1~: 250 {{.*}}
@@ -237,6 +237,11 @@ S1~: 250 {{.*}}
 				if !strings.HasPrefix(e.text, "Received: from client.test") || !strings.HasSuffix(e.text, "Subject: x\r\n\r\nbody\r\n") ||
 					e.Expires-e.Accepted != 3600 || e.Trace == "" {
 					t.Errorf("%+v", e)
+				}
+			}
+			for _, e := range got {
+				if e.Again != (c.stored == "drop@d.test") { // the box is told that it may have it
+					t.Errorf("again is %v for %q", e.Again, c.queued)
 				}
 			}
 			if c.name == "another server to an alias" && (got[0].Return != "HDRS" || got[0].EnvID != "a+2Bb") {
@@ -279,12 +284,14 @@ S1~: 250 {{.*}}
 	}
 }
 
-// A message that is larger than what is kept goes straight into the queue, or is answered as without one.
+// A message that is larger than what is kept goes straight into the queue if it has several recipients, whose answers may differ. With
+// one recipient it is answered as without a queue.
 func TestQueuedLarge(t *testing.T) {
 	big := strings.Repeat(strings.Repeat("x", 998)+"\r\n", 700)
 	for _, c := range []struct{ to, want, queued string }{
 		{"team@d.test", "250 2.0.0 Queued", "x@far.test>team@d.test"},
-		{"full@d.test>\\r\\nRCPT TO:<bob@d.test", "451 4.3.0", ""},
+		{"full@d.test>\\r\\nRCPT TO:<bob@d.test", "250 2.0.0 Queued", "x@far.test>full@d.test,bob@d.test"},
+		{"drop@d.test", "451 4.3.0", ""},
 		{"bob@d.test", "250 2.0.0 Delivered", ""},
 	} {
 		r, q := queueRig(t)

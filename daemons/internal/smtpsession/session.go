@@ -48,6 +48,7 @@ type transaction struct {
 	offers map[string]error // answers of the box by the address offered
 	out    *deliver.Transaction
 	away   bool // no box could be reached
+	again  bool // a box got the message and its answer was lost
 }
 
 // recipient is one accepted RCPT.
