@@ -27,7 +27,7 @@ var (
 )
 
 // roles that a server entry may have.
-var roles = []string{"switch", "box", "vault", "lb", "webmail", "provision", "operator"}
+var roles = []string{"switch", "box", "vault", "lb", "webmail", "provision", "storage", "filter", "enrol", "operator"}
 
 // Bounds of a password in clear, in bytes. Much longer ones are refused so that hashing them costs no more.
 const (

@@ -24,6 +24,9 @@ type Rights struct {
 	ReadAll  bool // search and compare every entry, secret attributes excepted
 	Secrets  bool // get secret attributes in a replication search
 	Write    bool // every update
+	// Modify, if set, says whether an identity without Write may change the entry of this normal name in this
+	// way; adding, deleting and renaming entries need Write.
+	Modify   func(norm []byte, changes []ldapwire.Change) bool
 	NoLimits bool // the limits on entries and time do not apply
 }
 

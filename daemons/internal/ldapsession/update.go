@@ -16,7 +16,7 @@ func (x *session) update(w *work, frame []byte) error {
 		x.answer(w, x.s.referral())
 		return nil
 	}
-	if !x.who.rights.Write {
+	if !x.who.rights.Write && x.who.rights.Modify == nil {
 		x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
 		return nil
 	}
@@ -56,6 +56,9 @@ func (s *Server) referral() *ldapwire.Result {
 
 func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation, []byte, error) {
 	lim := x.s.wireLimits()
+	if !x.who.rights.Write && m.Op != ldapwire.OpModifyRequest {
+		return nil, nil, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+	}
 	switch m.Op {
 	case ldapwire.OpAddRequest:
 		var r ldapwire.Add
@@ -71,6 +74,9 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 	case ldapwire.OpModifyRequest:
 		var r ldapwire.Modify
 		if err := r.Parse(m.Body, lim); err != nil {
+			return nil, nil, err
+		}
+		if err := x.mayModify(&r); err != nil {
 			return nil, nil, err
 		}
 		for i := range r.Changes {
@@ -91,6 +97,21 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 	}
 	return &dirstore.Rename{DN: r.DN, NewRDN: r.NewRDN, DeleteOldRDN: r.DeleteOldRDN,
 		HasNewSuperior: r.HasNewSuperior, NewSuperior: r.NewSuperior}, r.DN, x.writable(r.DN)
+}
+
+// mayModify asks the rights of an identity that may not write everything, before any work is done for it.
+func (x *session) mayModify(r *ldapwire.Modify) error {
+	if x.who.rights.Write {
+		return nil
+	}
+	norm, err := x.s.opt.Store.CheckDN(r.DN)
+	if err != nil {
+		return err
+	}
+	if !x.who.rights.Modify(norm, r.Changes) {
+		return &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+	}
+	return nil
 }
 
 // writable refuses updates of what is no entry of the store.

@@ -210,6 +210,21 @@ func (c *Credentials) ServerTLS(roles ...string) *tls.Config {
 	}
 }
 
+// ServerTLSOptional is ServerTLS for a listener that also serves peers without a certificate: it must ask
+// PeerIdentity before it does anything for a peer that needs one. A certificate that is shown must be good.
+func (c *Credentials) ServerTLSOptional(roles ...string) *tls.Config {
+	config := c.ServerTLS(roles...)
+	demand := config.VerifyConnection
+	config.ClientAuth = tls.RequestClientCert
+	config.VerifyConnection = func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) == 0 {
+			return nil
+		}
+		return demand(cs)
+	}
+	return config
+}
+
 // ClientTLS is the configuration of a connection to a server of ours that must carry one of the roles.
 // Its host name is not compared: role and name are who it is (see PeerIdentity).
 func (c *Credentials) ClientTLS(roles ...string) *tls.Config {

@@ -38,6 +38,9 @@ const (
 	RoleBalancer  = "lb"
 	RoleWebmail   = "webmail"
 	RoleProvision = "provision"
+	RoleStorage   = "storage"
+	RoleFilter    = "filter"
+	RoleEnrol     = "enrol" // gives certificates to new servers: package enrol
 	RoleOperator  = "operator"
 )
 
@@ -100,7 +103,7 @@ func identityURI(role, name string) *url.URL {
 // checkIdentity accepts a known role, and a name of 1 to 64 of a-z 0-9 . -
 func checkIdentity(role, name string) error {
 	switch role {
-	case RoleSwitch, RoleBox, RoleVault, RoleBalancer, RoleWebmail, RoleProvision, RoleOperator:
+	case RoleSwitch, RoleBox, RoleVault, RoleBalancer, RoleWebmail, RoleProvision, RoleStorage, RoleFilter, RoleEnrol, RoleOperator:
 	default:
 		return fmt.Errorf("%w: unknown role %q", ErrNoIdentity, role)
 	}

@@ -7,6 +7,7 @@ import (
 	"shoal/daemons/internal/dirschema"
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/ldapsession"
+	"shoal/daemons/internal/ldapwire"
 )
 
 // The access rule of this version. It is fixed; docs/directory.md tells it.
@@ -14,7 +15,10 @@ import (
 //	anonymous                                     root DSE, subschema
 //	root DN                                       reads and writes everything, without limits
 //	cn=<server>,ou=servers,ou=config,<suffix>     reads everything
+//	                                              and changes shoalVersion and shoalAddress of itself
 //	the same, with shoalRole vault                and gets passwords when it replicates
+//	the same, with shoalRole enrol                and, of other servers, sets the password and takes
+//	                                              tokens of enrolment away
 //	every other entry that has a password         reads and compares itself
 //	everybody                                     never reads, matches or compares userPassword
 
@@ -32,13 +36,60 @@ func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) l
 		if !below || !bytes.HasPrefix(rdn, []byte("cn=")) || bytes.ContainsRune(rdn, ',') {
 			return ldapsession.Rights{ReadSelf: true}
 		}
-		vault := false
+		vault, enrol := false, false
 		r.Values(entry, "shoalRole", func(v []byte) bool {
 			vault = vault || bytes.EqualFold(v, []byte("vault"))
+			enrol = enrol || bytes.EqualFold(v, []byte("enrol"))
 			return true
 		})
-		return ldapsession.Rights{ReadSelf: true, ReadAll: true, Secrets: vault, NoLimits: vault}
+		self := bytes.Clone(norm)
+		modify := func(target []byte, changes []ldapwire.Change) bool {
+			if bytes.Equal(target, self) {
+				return all(changes, func(c *ldapwire.Change) bool {
+					return isOneOf(s.Schema(), c.Type, "shoalVersion", "shoalAddress")
+				})
+			}
+			rdn, below := bytes.CutSuffix(target, servers)
+			return enrol && below && !bytes.ContainsRune(rdn, ',') && all(changes, enrols(s.Schema()))
+		}
+		return ldapsession.Rights{ReadSelf: true, ReadAll: true, Secrets: vault, NoLimits: vault, Modify: modify}
 	}
+}
+
+// enrols says whether a change is one of those that enrolling a server takes: its password is replaced, tokens that
+// are named are taken away.
+func enrols(schema *dirschema.Schema) func(*ldapwire.Change) bool {
+	return func(c *ldapwire.Change) bool {
+		switch c.Op {
+		case ldapwire.ChangeReplace:
+			return isOneOf(schema, c.Type, "userPassword") && len(c.Values) == 1
+		case ldapwire.ChangeDelete:
+			return isOneOf(schema, c.Type, "shoalEnrolToken") && len(c.Values) > 0
+		}
+		return false
+	}
+}
+
+// all says whether every change is allowed, and there is one.
+func all(changes []ldapwire.Change, allowed func(*ldapwire.Change) bool) bool {
+	for i := range changes {
+		if !allowed(&changes[i]) {
+			return false
+		}
+	}
+	return len(changes) > 0
+}
+
+// isOneOf says whether an attribute description, by any of its names or its number, is one of these types, without
+// options.
+func isOneOf(schema *dirschema.Schema, description []byte, names ...string) bool {
+	t := schema.Attribute(description) // nil for what has options
+	for _, name := range names {
+		if t != nil && t == schema.Attribute([]byte(name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // maintain moves shoalCredentialVersion with each change of an account's password, so that caches of
