@@ -65,6 +65,16 @@ test-nfs: ## The store on real NFS: several kernels on this machine (root; about
 	@scripts/install-deps nfs
 	@scripts/test nfs
 
+.PHONY: model
+model: ## The store's protocol as models, every interleaving searched by spin (one minute)
+	@scripts/install-deps model
+	go test -count=1 -v -timeout 30m ./tests/model
+
+.PHONY: model-large
+model-large: ## The same with larger parameters (up to 9 GB of memory, half an hour and more)
+	@scripts/install-deps model
+	SHOAL_MODEL=large go test -count=1 -v -timeout 8h ./tests/model
+
 .PHONY: race
 race: ## Unit tests under the race detector (long)
 	go test -race -timeout 30m ./daemons/...
