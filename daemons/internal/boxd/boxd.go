@@ -159,7 +159,7 @@ func (b *box) buildStore(c *Config) (err error) {
 	b.store, err = mailstore.New(mailstore.Options{
 		Server: b.env.Server, FS: vfs.OS(), Clock: b.env.Clock, Log: b.env.Log, Metrics: b.env.Metrics,
 		HintAddress: address, Notify: b.sender.Notify,
-		Retention: c.Store.Retention, ReCheck: c.Store.ReCheck, CacheBytes: int64(c.Store.Cache),
+		Retention: c.Store.Retention, ReCheck: c.Store.ReCheck, CacheBytes: int64(c.Store.Cache), SummaryBytes: int64(c.Store.SummaryCache),
 		StageMemory: int(c.Store.StageMemory), VolumeCalls: c.Store.VolumeCalls, CallTimeout: c.Store.CallTimeout,
 		Maintain: true,
 	})

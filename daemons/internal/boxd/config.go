@@ -92,6 +92,8 @@ type Store struct {
 	// Cache bounds the mailboxes kept in memory, StageMemory the part of a message on its way that is.
 	Cache       conf.Size `hcl:"cache,optional" default:"256 MiB" min:"1 MiB"`
 	StageMemory conf.Size `hcl:"stage_memory,optional" default:"256 KiB" min:"4 KiB" max:"1 GiB"`
+	// SummaryCache bounds the summaries of messages kept in memory: envelopes, usual header fields, structures, previews.
+	SummaryCache conf.Size `hcl:"summary_cache,optional" default:"64 MiB" min:"1 MiB"`
 	// VolumeCalls bounds the file operations under way per volume; CallTimeout is how long a session
 	// waits for a volume that does not answer.
 	VolumeCalls int           `hcl:"volume_calls,optional" default:"128" min:"1" max:"4096"`

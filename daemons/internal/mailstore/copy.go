@@ -109,6 +109,7 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 		return m.copyTo(ctx, uids, dst, move)
 	}
 	r.UIDValidity, r.Dest = now.uidValidity, q.mail.uids
+	m.copyDerived(msgs, dst, entries, r.Dest)
 	for i := range entries {
 		if !move {
 			break

@@ -15,7 +15,8 @@
 // How it is built: layout, ids, record, mailop, acctop are the format; fold and state make immutable states of
 // a mailbox, acctstate of an account; snapshot, mailsnap and acctsnap write and read them; journal, load and
 // commit drive one log by the rules; compact, collect, trash and maintain tidy up; store, account, mailbox, copy,
-// stage, deliver, messagefile and watch are what callers see; verify checks it all.
+// stage, deliver, messagefile and watch are what callers see; cache* keep what was derived from messages; verify
+// checks it all.
 //
 // A store has one journal per log, and with it one committer: callers that come together share a record.
 // Every file operation goes through vfs and counts against a bound per volume.

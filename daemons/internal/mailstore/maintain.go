@@ -139,6 +139,9 @@ func (a *Account) Maintain(ctx context.Context) error {
 		if err == nil {
 			err = m.j.collect(ctx)
 		}
+		if err == nil {
+			err = m.tidyPacks(ctx)
+		}
 		if err != nil && !errors.Is(err, ErrMailboxClosed) {
 			errs = append(errs, m.wrap(err))
 		}

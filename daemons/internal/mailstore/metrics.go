@@ -1,6 +1,10 @@
 package mailstore
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
 	commits      prometheus.Counter
@@ -11,6 +15,7 @@ type metrics struct {
 	hintsTaken   prometheus.Counter
 	snapshots    prometheus.Counter
 	removed      prometheus.Counter
+	packs        packMetrics
 	flushes      prometheus.Counter
 }
 
@@ -36,5 +41,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		flushes:      counter("shoal_store_flushes_total", "Flushes of the journals of local volumes (ext4, XFS): fewer than commits when several shared one."),
 		removed:      counter("shoal_store_files_removed_total", "Files removed by compaction, collection and purge."),
 	}
-	return m, err
+	packs, e := newPackMetrics(r)
+	m.packs = packs
+	return m, errors.Join(err, e)
 }

@@ -40,6 +40,9 @@ type Options struct {
 	ReCheck time.Duration
 	// CacheBytes bounds the folded mailboxes kept in memory. Default 256 MiB.
 	CacheBytes int64
+	// SummaryBytes bounds the derived records (Mailbox.Derived) kept in memory. Default 64 MiB; below 0 none are
+	// kept, neither in memory nor on volumes.
+	SummaryBytes int64
 	// StageMemory is the size up to which a message on its way is kept in memory. Default 256 KiB.
 	StageMemory int
 	// VolumeCalls bounds the file operations in progress per volume. Default 128.
@@ -70,6 +73,9 @@ func (o *Options) defaults() error {
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = 256 << 20
 	}
+	if o.SummaryBytes == 0 {
+		o.SummaryBytes = 64 << 20
+	}
 	if o.StageMemory <= 0 {
 		o.StageMemory = 256 << 10
 	}
@@ -99,6 +105,7 @@ type Store struct {
 	volumes map[string]*volume
 
 	cache cache
+	packs *packCache // nil: none
 	work  worker
 }
 
@@ -130,6 +137,9 @@ func New(o Options) (*Store, error) {
 		volumes: map[string]*volume{},
 	}
 	s.cache = cache{max: o.CacheBytes, all: map[string]weak.Pointer[journal]{}, recent: list.New(), at: map[*journal]*list.Element{}}
+	if o.SummaryBytes > 0 {
+		s.packs = &packCache{max: o.SummaryBytes, boxes: map[string]*packBox{}, recent: list.New()}
+	}
 	s.work.start(s)
 	return s, nil
 }
