@@ -65,7 +65,7 @@ type box struct {
 	watch  *directoryWatch
 
 	volumes   []string
-	roots     map[string]string // their folders, by name
+	absent    []conf.Volume // that were not there at the start
 	listeners []listening
 	undo      []func() error // what Close does, last first
 }
@@ -167,17 +167,15 @@ func (b *box) buildStore(c *Config) (err error) {
 		return err
 	}
 	b.undo = append(b.undo, b.store.Close)
-	if err := addVolumes(b.store, c.Volumes); err != nil {
+	if b.absent, err = openVolumes(b.store, c.Volumes, b.env.Log); err != nil {
 		return err
 	}
 	ids := map[string]string{}
-	b.roots = map[string]string{}
 	for _, v := range c.Volumes {
 		b.volumes = append(b.volumes, v.Name)
-		b.roots[v.Name] = v.Path
 		ids[v.Name] = v.ID
 	}
-	b.watch = newDirectoryWatch(b.dir, b.env, address, ids, c.Directory.CacheStaleLife)
+	b.watch = newDirectoryWatch(b.dir, b.env, address, ids, c.Directory.CacheStaleLife, b.store.SetVolumeClosed)
 	b.hints, err = hint.NewServer(hint.ServerOptions{
 		Store: b.store, TLS: b.env.Creds.ServerTLS(pki.RoleBox), Settings: &c.Hints,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
@@ -186,22 +184,6 @@ func (b *box) buildStore(c *Config) (err error) {
 		return err
 	}
 	b.undo = append(b.undo, b.hints.Close)
-	return nil
-}
-
-// addVolumes opens the volumes of a configuration. Its error names the volume and what to do.
-func addVolumes(s *mailstore.Store, volumes []conf.Volume) error {
-	for _, v := range volumes {
-		err := s.AddVolume(v.Name, v.Path, v.ID)
-		switch {
-		case errors.Is(err, mailstore.ErrNotVolume):
-			return fmt.Errorf("%w: mount volume %s at %s, or correct path in its volume block", err, v.Name, v.Path)
-		case errors.Is(err, mailstore.ErrWrongVolume):
-			return fmt.Errorf("%w: mount the right volume at %s, or correct id in the volume block %q", err, v.Path, v.Name)
-		case err != nil:
-			return err
-		}
-	}
 	return nil
 }
 
@@ -290,6 +272,7 @@ func (b *box) Run(ctx context.Context) error {
 		})
 	}
 	all.Go(func() { b.watch.run(ctx) })
+	all.Go(func() { awaitVolumes(ctx, b.env.Clock, b.store, b.absent, b.env.Log) })
 	select {
 	case <-ctx.Done():
 		return nil // Close ends the rest

@@ -13,7 +13,6 @@ import (
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/pki"
-	"shoal/daemons/internal/vfs"
 )
 
 // watchEvery is how often the directory's words about this box are looked at.
@@ -27,6 +26,7 @@ type directoryWatch struct {
 	address string            // where this box takes hints
 	ids     map[string]string // the volumes' ids by name
 	grace   time.Duration     // how long the box counts as ready without the directory
+	closed  func(volume string, closed bool)
 
 	mu       sync.Mutex
 	reached  bool          // at least once
@@ -35,8 +35,8 @@ type directoryWatch struct {
 	fatal    error         // what must not go on: a volume with another id
 }
 
-func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, address string, ids map[string]string, grace time.Duration) *directoryWatch {
-	return &directoryWatch{dir: dir, env: env, address: address, ids: ids, grace: grace}
+func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, address string, ids map[string]string, grace time.Duration, closed func(volume string, closed bool)) *directoryWatch {
+	return &directoryWatch{dir: dir, env: env, address: address, ids: ids, grace: grace, closed: closed}
 }
 
 // run looks now and then until ctx ends: soon again while the directory was never reached.
@@ -98,6 +98,9 @@ func (w *directoryWatch) look(ctx context.Context) (problems []string, fatal err
 	}
 	for _, v := range volumes {
 		id, ok := w.ids[v.Name]
+		if ok {
+			w.closed(v.Name, v.State == dirclient.VolumeClosed)
+		}
 		switch {
 		case !ok && v.State != dirclient.VolumeClosed:
 			problems = append(problems, fmt.Sprintf("volume %s is not configured here: its accounts cannot be served: mount it and add a volume block", v.Name))
@@ -134,11 +137,43 @@ func (w *directoryWatch) ready(ctx context.Context) error {
 	return err
 }
 
-// Ready returns nil when mailboxes can be served.
-func (b *box) Ready(ctx context.Context) error {
-	errs := []error{b.watch.ready(ctx)}
+// volumePatience is how long a volume may take to answer a question about its health.
+const volumePatience = 2 * time.Second
+
+// checkVolumes asks all volumes at once.
+func (b *box) checkVolumes(ctx context.Context) map[string]error {
+	ctx, cancel := context.WithTimeout(ctx, volumePatience)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	out := map[string]error{}
 	for _, v := range b.volumes {
-		errs = append(errs, b.store.Check(ctx, v))
+		wg.Go(func() {
+			err := b.store.Check(ctx, v)
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = fmt.Errorf("volume %s: no answer for %v", v, volumePatience)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[v] = err
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// Ready returns nil when mailboxes can be served: those of one volume at least. A volume that does not answer is no reason
+// to take the others' accounts away from this server.
+func (b *box) Ready(ctx context.Context) error {
+	if err := b.watch.ready(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	for _, err := range b.checkVolumes(ctx) {
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -147,13 +182,13 @@ func (b *box) Ready(ctx context.Context) error {
 func (b *box) Status(ctx context.Context) map[string]any {
 	volumes := map[string]string{}
 	use := map[string]any{}
-	for _, v := range b.volumes {
+	for v, err := range b.checkVolumes(ctx) {
 		volumes[v] = "ok"
-		if err := b.store.Check(ctx, v); err != nil {
+		if err != nil {
 			volumes[v] = err.Error()
-			continue // a look at its space could hang, too
+			continue
 		}
-		if st, err := vfs.OS().Statfs(b.roots[v]); err == nil {
+		if st, err := b.store.Space(ctx, v); err == nil {
 			use[v] = map[string]uint64{"bytes": st.Total, "bytes_free": st.Free, "inodes": st.Files, "inodes_free": st.FilesFree}
 		}
 	}

@@ -274,7 +274,7 @@ func TestCollectAgainstSlowWriter(t *testing.T) {
 		mem := vfs.NewMem(func() time.Time { return time.Now().Add(shift) })
 		fake := clock.NewFake(time.Now())
 		slow, tidy := vfs.NewFault(mem), vfs.NewFault(mem)
-		w := testInbox(t, testStore(t, slow, "/", "box1", func(o *Options) { o.Clock = fake }), "account-1")
+		w := testInbox(t, testStore(t, slow, "/", "box1", func(o *Options) { o.Clock, o.CallTimeout = fake, 365*24*time.Hour }), "account-1")
 		c := testInbox(t, testStore(t, tidy, "/", "box2"), "account-1")
 		appendOne(t, w, "first", 0)
 		stopped, goOn, done := make(chan struct{}), make(chan struct{}), make(chan uint32)

@@ -152,7 +152,7 @@ func (m *Mailbox) append(ctx context.Context, msgs []AppendMessage, once *Once) 
 		s := msgs[i].Message
 		s.retain()
 		err = m.a.vol.do(ctx, func() error {
-			defer s.release()
+			defer s.releaseIn(func(f func()) { f() })
 			return m.j.placeMessage(s, &entries[i])
 		})
 		if err != nil {
@@ -273,10 +273,14 @@ func (s *State) uidsOf(entries []entry) []uint32 {
 
 // drop removes message files that no record names.
 func (m *Mailbox) drop(entries []entry) {
-	for i := range entries {
-		// Best effort: the collector finds what stays.
-		_ = m.j.vol.fs.Unlink(m.j.messagePath(entries[i].dir, entries[i].id))
+	if len(entries) == 0 {
+		return
 	}
+	m.j.vol.tidyUp(func() {
+		for i := range entries {
+			_ = m.j.vol.fs.Unlink(m.j.messagePath(entries[i].dir, entries[i].id))
+		}
+	})
 }
 
 // FlagOp is what a flag change does.

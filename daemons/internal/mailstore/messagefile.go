@@ -121,9 +121,6 @@ func (f *MessageFile) ReadAt(p []byte, off int64) (int, error) {
 		}
 		return n, nil
 	}
-	if !f.vol.network {
-		return f.readFrom(p, off)
-	}
 	// On a volume that hangs the read may outlive its caller, so it gets memory of its own.
 	buf := make([]byte, len(p))
 	var n int
@@ -156,5 +153,13 @@ func (f *MessageFile) Close() error {
 	file := f.f
 	f.f = nil
 	f.data, f.size = nil, 0
-	return f.vol.do(context.Background(), file.Close)
+	if err := f.vol.acquire(context.Background()); err != nil {
+		go func() { // when there is room for it
+			f.vol.slots <- struct{}{}
+			defer f.vol.release()
+			_ = file.Close()
+		}()
+		return err
+	}
+	return f.vol.run(context.Background(), file.Close)
 }

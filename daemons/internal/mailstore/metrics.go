@@ -17,6 +17,7 @@ type metrics struct {
 	removed      prometheus.Counter
 	packs        packMetrics
 	flushes      prometheus.Counter
+	overdue      *prometheus.GaugeVec // by volume
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -40,6 +41,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		snapshots:    counter("shoal_store_snapshots_total", "Snapshots written."),
 		flushes:      counter("shoal_store_flushes_total", "Flushes of the journals of local volumes (ext4, XFS): fewer than commits when several shared one."),
 		removed:      counter("shoal_store_files_removed_total", "Files removed by compaction, collection and purge."),
+	}
+	m.overdue = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "shoal_store_overdue_calls", Help: "Calls to a volume that have not come back within the time limit: at 4 the volume's accounts are refused until it answers."}, []string{"volume"})
+	if r != nil && err == nil {
+		err = r.Register(m.overdue)
 	}
 	packs, e := newPackMetrics(r)
 	m.packs = packs

@@ -42,6 +42,11 @@ func (s *Staged) retain() { s.refs.Add(1) }
 // release lets go of memory and temporary file after the last user: one that nobody waits for any more,
 // on a volume that hangs, may still be writing.
 func (s *Staged) release() {
+	s.releaseIn(s.vol.tidyUp)
+}
+
+// releaseIn is release where do says how to do the rest.
+func (s *Staged) releaseIn(do func(func())) {
 	if s.refs.Add(-1) > 0 {
 		return
 	}
@@ -50,7 +55,7 @@ func (s *Staged) release() {
 		s.buf, s.data = nil, nil
 	}
 	if s.tmp != "" {
-		_ = s.vol.fs.Unlink(s.tmp) // the collector finds what stays
+		do(func() { _ = s.vol.fs.Unlink(s.tmp) })
 	}
 }
 
@@ -161,10 +166,7 @@ func (m *Staged) copyTo(ctx context.Context, f vfs.File, path string, sum hash.H
 		sum.Write(b)
 		// The buffer is written by value of its slice: a caller that gives up on a hung volume must not
 		// reuse it, so each write gets its own copy there.
-		out := b
-		if m.vol.network {
-			out = append([]byte(nil), b...)
-		}
+		out := append([]byte(nil), b...)
 		err := m.vol.do(ctx, func() error {
 			_, err := f.Write(out)
 			return ioErr("write", path, err)

@@ -103,6 +103,7 @@ type Store struct {
 	mu      sync.Mutex
 	closed  bool
 	volumes map[string]*volume
+	claimed map[string]bool // links in runs/ that this run has tried to make
 
 	cache cache
 	packs *packCache // nil: none
@@ -171,7 +172,7 @@ func (s *Store) volume(name string) (*volume, error) {
 	}
 	v := s.volumes[name]
 	if v == nil {
-		return nil, fmt.Errorf("volume %q: %w: this server is not configured for it", name, ErrUnavailable)
+		return nil, fmt.Errorf("volume %q: %w: this server is not configured for it, or has not found it yet", name, ErrUnavailable)
 	}
 	return v, nil
 }

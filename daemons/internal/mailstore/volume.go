@@ -47,6 +47,8 @@ type volume struct {
 	slots   chan struct{} // bounds the file operations in progress
 	timeout time.Duration
 	stalls  atomic.Int64 // callers that gave up waiting
+	overdue atomic.Int64 // calls that are in progress for longer than timeout
+	closed  atomic.Bool  // by the operator
 
 	clockMu sync.Mutex
 	clockAt time.Duration // boot time of the last look at the file server's clock
@@ -192,26 +194,25 @@ func (how howToSync) apply(f vfs.File) error {
 }
 
 // AddVolume opens the volume at path under the name that the directory gives it. It refuses (ErrNotVolume,
-// ErrWrongVolume, ErrNewerFormat, ErrReadOnly) a path without the marker file of that id.
+// ErrWrongVolume, ErrNewerFormat, ErrReadOnly) a path without the marker file of that id. ErrUnavailable when there is no
+// answer; after any error it may be tried again.
 func (s *Store) AddVolume(name, path, id string) error {
 	path = strings.TrimRight(path, "/")
-	have, err := readMarker(s.fs, path)
-	if err != nil {
-		return fmt.Errorf("volume %s: %w", name, err)
-	}
-	if id != "" && have != id {
-		return fmt.Errorf("volume %s: %s: %w: its id is %s, the configuration expects %s", name, path, ErrWrongVolume, have, id)
-	}
-	st, err := s.fs.Statfs(path)
-	if err != nil {
-		return fmt.Errorf("volume %s: %w", name, ioErr("statfs", path, err))
-	}
-	if st.ReadOnly {
-		return fmt.Errorf("volume %s: %s: %w: mount it read-write", name, path, ErrReadOnly)
-	}
 	v := &volume{
-		store: s, fs: s.fs, clk: s.clk, name: name, root: path, id: have, network: st.Network, journal: st.Journal && !st.Network,
+		store: s, fs: s.fs, clk: s.clk, name: name, root: path,
 		slots: make(chan struct{}, s.o.VolumeCalls), timeout: s.o.CallTimeout,
+	}
+	s.mu.Lock()
+	closed, twice := s.closed, s.volumes[name] != nil
+	s.mu.Unlock()
+	switch {
+	case closed:
+		return fmt.Errorf("volume %s: store: %w", name, ErrClosed)
+	case twice:
+		return fmt.Errorf("volume %s: defined twice", name)
+	}
+	if err := v.do(context.Background(), func() error { return v.open(id) }); err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,11 +222,29 @@ func (s *Store) AddVolume(name, path, id string) error {
 	if s.volumes[name] != nil {
 		return fmt.Errorf("volume %s: defined twice", name)
 	}
-	if err := v.claimRun(); err != nil {
-		return fmt.Errorf("volume %s: %w", name, err)
-	}
 	s.volumes[name] = v
+	s.metrics.overdue.WithLabelValues(name).Set(0)
 	return nil
+}
+
+// open looks at the volume and says that this run uses it.
+func (v *volume) open(id string) error {
+	have, err := readMarker(v.fs, v.root)
+	if err != nil {
+		return err
+	}
+	if id != "" && have != id {
+		return fmt.Errorf("%s: %w: its id is %s, the configuration expects %s", v.root, ErrWrongVolume, have, id)
+	}
+	st, err := v.fs.Statfs(v.root)
+	if err != nil {
+		return ioErr("statfs", v.root, err)
+	}
+	if st.ReadOnly {
+		return fmt.Errorf("%s: %w: mount it read-write", v.root, ErrReadOnly)
+	}
+	v.id, v.network, v.journal = have, st.Network, st.Journal && !st.Network
+	return v.claimRun()
 }
 
 // claimRun makes sure that no earlier run of a server of this name had the same origin, as may happen where the
@@ -239,6 +258,18 @@ func (v *volume) claimRun() error {
 			return ioErr("mkdir", dir, err)
 		}
 		err = v.fs.Symlink("-", path)
+	}
+	v.store.mu.Lock()
+	again := v.store.claimed[path]
+	if v.store.claimed == nil {
+		v.store.claimed = map[string]bool{}
+	}
+	if !errors.Is(err, syscall.EEXIST) {
+		v.store.claimed[path] = true
+	}
+	v.store.mu.Unlock()
+	if errors.Is(err, syscall.EEXIST) && again {
+		err = nil // an earlier try of this run
 	}
 	if errors.Is(err, syscall.EEXIST) {
 		return fmt.Errorf("%s exists: a server %q has been started at this very time before: is the clock right, and is the name used once? Start again", path, v.store.o.Server)
@@ -289,62 +320,6 @@ func (v *volume) serverNow(ctx context.Context) (time.Time, error) {
 		return nil
 	})
 	return now, err
-}
-
-// acquire waits for the right to start file operations. A volume that hangs keeps its slots: then
-// callers are refused after the time limit, and the rest of the server lives on.
-func (v *volume) acquire(ctx context.Context) error {
-	select {
-	case v.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	t := v.clk.NewTimer(v.timeout)
-	defer t.Stop()
-	select {
-	case v.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C():
-		v.stalls.Add(1)
-		return fmt.Errorf("volume %s: %w: %d file operations have not come back", v.name, ErrUnavailable, cap(v.slots))
-	}
-}
-
-func (v *volume) release() { <-v.slots }
-
-// run executes fn, which does file operations, in a slot got by acquire. On a network volume the caller
-// waits no longer than the time limit; fn then goes on by itself, so it must own what it touches.
-func (v *volume) run(ctx context.Context, fn func() error) error {
-	if !v.network {
-		defer v.release()
-		return fn()
-	}
-	done := make(chan error, 1)
-	go func() {
-		defer v.release()
-		done <- fn()
-	}()
-	t := v.clk.NewTimer(v.timeout)
-	defer t.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C():
-		v.stalls.Add(1)
-		return fmt.Errorf("volume %s: %w: no answer for %v", v.name, ErrUnavailable, v.timeout)
-	}
-}
-
-// do is acquire and run.
-func (v *volume) do(ctx context.Context, fn func() error) error {
-	if err := v.acquire(ctx); err != nil {
-		return err
-	}
-	return v.run(ctx, fn)
 }
 
 func isNotExist(err error) bool {
