@@ -117,7 +117,10 @@ func (a *Account) Maintain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{a.j.tidy(ctx)}
+	errs := []error{a.j.tidy(ctx), a.dropSeen(ctx)}
+	if now, err := a.vol.serverNow(ctx); err == nil {
+		errs = append(errs, a.collectScripts(ctx, st, now))
+	}
 	var ids []string
 	err = a.vol.do(ctx, func() (err error) {
 		ids, err = a.vol.fs.ReadDir(a.dir+"/"+dirBoxes, nil)
