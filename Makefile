@@ -106,6 +106,11 @@ completion: build ## Write completions for bash, zsh and fish into dist/completi
 	@bin/shoalctl completion zsh > dist/completion/_shoalctl
 	@bin/shoalctl completion fish > dist/completion/shoalctl.fish
 
+.PHONY: deb
+deb: ## Build the Debian packages into dist/deb
+	@scripts/install-deps dpkg-dev
+	@go run ./images/tool deb -out dist/deb
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin dist
