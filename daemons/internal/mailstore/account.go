@@ -57,7 +57,7 @@ func (s *Store) Account(ctx context.Context, volume, accountID string) (*Account
 		case err == nil:
 			st = x.(*acctState)
 		case errors.Is(err, errGone) && try == 0:
-			if err := v.do(ctx, a.make); err != nil {
+			if err := v.do(ctx, func() error { return a.make(InboxOptions{}) }); err != nil {
 				return nil, fmt.Errorf("account %s: %w", accountID, err)
 			}
 		default:
@@ -105,7 +105,7 @@ func (a *Account) fresh(ctx context.Context) (*acctState, error) {
 
 // make builds the account in a directory of its own and then gives it its name: it is never seen half
 // made, and of two servers that do the same one wins.
-func (a *Account) make() error {
+func (a *Account) make(o InboxOptions) error {
 	v := a.vol
 	// An empty mount point looks like a volume without the account.
 	if err := v.present(); err != nil {
@@ -113,11 +113,14 @@ func (a *Account) make() error {
 	}
 	tmp := v.root + "/tmp/" + a.s.nextNonce().String()
 	box := a.s.nextNonce()
-	validity := a.s.newValidity(0)
+	validity := o.UIDValidity
+	if validity == 0 {
+		validity = a.s.newValidity(0)
+	}
 	t := tree{v: v}
 	t.mkdir(tmp)
 	t.mkdir(tmp + "/" + dirBoxes)
-	t.mailbox(tmp+"/"+dirBoxes+"/"+box.String(), a.s, a.id, box.String(), validity, 0)
+	t.mailbox(tmp+"/"+dirBoxes+"/"+box.String(), a.s, a.id, box.String(), validity, o.ModSeqBase)
 	ops := []acctOp{
 		{kind: opOptions, options: mailOptions{major: formatMajor, minor: formatMinor, account: a.id}},
 		{kind: opCreate, id: box.String(), validity: validity, name: Inbox},

@@ -395,7 +395,7 @@ func (j *journal) removeDead(ctx context.Context, stood uint64) error {
 }
 
 func (s *State) deadID(d *deadMsg) msgID {
-	return msgID{nonce{s.origins[d.rec.origin], d.rec.ctr}, uint64(d.rec.size), d.rec.crc}
+	return msgID{nonce{s.origins[d.rec.origin], d.rec.ctr}, recFile(&d.rec, d.ext), d.rec.crc}
 }
 
 // thin removes snapshots that are of no more use, newest dependents first. Of the complete ones it keeps

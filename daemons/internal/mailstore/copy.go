@@ -65,6 +65,9 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 			id: id, flags: msg.Flags, keywords: msg.Keywords, date: msg.InternalDate().Unix(), hasDate: true,
 			email: msg.EmailID(), thread: msg.ThreadID(), dir: dir,
 		}
+		if msg.rec.ext&extFile != 0 {
+			entries[i].wire = uint32(msg.Size)
+		}
 		if msg.ext != nil {
 			entries[i].extra = msg.ext.extra
 		}

@@ -202,8 +202,12 @@ func (f *mailFold) record(e *entry, uid uint32, opDate int64, modSeq uint64) (ms
 	if e.hasSave {
 		save = e.save
 	}
-	x := msgExt{uid: uid, email: e.email, thread: e.thread, source: e.source, extra: e.extra}
-	need := e.email != "" || e.thread != "" || e.extra != ""
+	x := msgExt{uid: uid, email: e.email, thread: e.thread, source: e.source, uidl: e.uidl, extra: e.extra}
+	need := e.email != "" || e.thread != "" || e.extra != "" || e.uidl != ""
+	if e.wire != 0 {
+		x.file, r.size = r.size, e.wire
+		r.ext |= extFile
+	}
 	if date < 0 || date > 1<<32-1 || save < 0 || save > 1<<32-1 {
 		x.date, x.save = date, save
 		r.ext |= extDate

@@ -24,6 +24,8 @@ import (
 //	        f=<flags>  t=<own internal date>  s=<own save date>  e=<email id>  h=<thread id>
 //	        u=<uid>: this UID if it is not below UIDNEXT
 //	        k=<directory below m/, when it is not uid/8192>
+//	        l=<size>: the file has LF where the message has CRLF, and the message this size (since 1.1)
+//	        p=<POP3 unique-id> (since 1.1)
 //	        v=<source>: mailbox id "." uid "." uidvalidity of a moved message: no effect while a live message has the same source
 //	flags  = *( "S" / "A" / "F" / "D" / "T" ) *( "," keyword )       Seen Answered Flagged Deleted drafT
 //	uids   = range *( "," range )   range = uid / uid ":" ( uid / "*" )   ascending
@@ -76,6 +78,8 @@ type entry struct {
 	email    string
 	thread   string
 	source   string
+	wire     uint32 // size of the message where its file has LF for CRLF; 0: that of the file
+	uidl     string
 	uid      uint32
 	dir      uint32
 	hasDir   bool
@@ -223,6 +227,14 @@ func (e *entry) appendFields(b []byte, flags bool) []byte {
 		b = append(b, ";k="...)
 		b = appendDec(b, uint64(e.dir))
 	}
+	if e.wire != 0 {
+		b = append(b, ";l="...)
+		b = append36(b, uint64(e.wire))
+	}
+	if e.uidl != "" {
+		b = append(b, ";p="...)
+		b = appendEscaped(b, e.uidl)
+	}
 	if e.source != "" {
 		b = append(b, ";v="...)
 		b = appendEscaped(b, e.source)
@@ -264,6 +276,12 @@ func (e *entry) parseFields(fields string, more bool) error {
 			e.thread, ok = unescape(val)
 		case "v":
 			e.source, ok = unescape(val)
+		case "l":
+			n, ok = parse36(val)
+			ok = ok && n > e.id.size && n <= 2*e.id.size && n <= maxMessage
+			e.wire = uint32(n)
+		case "p":
+			e.uidl, ok = unescape(val)
 		case "u":
 			n, ok = parseDec(val)
 			ok = ok && n > 0 && n < MaxUID

@@ -98,9 +98,12 @@ func appendMessage(b []byte, r *msgRec, x *msgExt) []byte {
 		b = append36signed(append(b, '/'), save)
 	}
 	b = appendDec(append(b, ' '), uint64(r.origin))
-	b = msgID{nonce{"", r.ctr}, uint64(r.size), r.crc}.appendShort(b)
+	b = msgID{nonce{"", r.ctr}, recFile(r, x), r.crc}.appendShort(b)
 	if x != nil {
-		e := entry{email: x.email, thread: x.thread, source: x.source, extra: x.extra, dir: x.dir, hasDir: r.ext&extDir != 0}
+		e := entry{email: x.email, thread: x.thread, source: x.source, uidl: x.uidl, extra: x.extra, dir: x.dir, hasDir: r.ext&extDir != 0}
+		if r.ext&extFile != 0 {
+			e.wire = r.size
+		}
 		b = e.appendFields(b, false)
 	}
 	return b
@@ -284,11 +287,16 @@ func (s *State) parseMessage(t string) (r msgRec, x msgExt, ok bool) {
 	}
 	r.ctr, r.size, r.crc = ctr, uint32(size), uint32(crc)
 	if more {
-		var e entry
+		e := entry{id: msgID{size: size}}
 		if err := e.parseFields(fields, more); err != nil || e.uid != 0 || e.hasDate || e.hasSave || e.flags != 0 {
 			return r, x, false
 		}
 		x.email, x.thread, x.source, x.extra = strings.Clone(e.email), strings.Clone(e.thread), strings.Clone(e.source), strings.Clone(e.extra)
+		x.uidl = strings.Clone(e.uidl)
+		if e.wire != 0 {
+			x.file, r.size = r.size, e.wire
+			r.ext |= extFile
+		}
 		if e.hasDir {
 			x.dir = e.dir
 			r.ext |= extDir

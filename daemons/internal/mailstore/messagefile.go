@@ -14,7 +14,9 @@ import (
 type MessageFile struct {
 	vol  *volume
 	path string
-	size int64
+	size int64  // of the message
+	file int64  // of the file; less than size when LF is to be read as CRLF
+	ends *lfMap // of such a file that is not in memory; made when it is opened
 	data []byte
 	f    vfs.File
 
@@ -47,7 +49,7 @@ func (m *Mailbox) OpenMessage(ctx context.Context, uid uint32) (*MessageFile, er
 // OpenFile opens the content of a message that some state of this mailbox showed: as long as the retention
 // lasts that works even after the message was expunged.
 func (m *Mailbox) OpenFile(ctx context.Context, msg Message) (*MessageFile, error) {
-	f := &MessageFile{vol: m.j.vol, path: m.j.messagePath(msg.dir(), msg.msgID()), size: msg.Size}
+	f := &MessageFile{vol: m.j.vol, path: m.j.messagePath(msg.dir(), msg.msgID()), size: msg.Size, file: msg.FileSize()}
 	err := f.vol.do(ctx, f.open)
 	if err != nil {
 		f.mu.Lock()
@@ -84,19 +86,30 @@ func (f *MessageFile) open() error {
 		if f.left {
 			return file.Close()
 		}
+		if f.file != f.size {
+			if f.ends, err = mapLF(file, f.file, f.size, f.path); err != nil {
+				_ = file.Close()
+				return err
+			}
+		}
 		f.f = file
 		return nil
 	}
 	defer file.Close()
-	b := make([]byte, f.size+1)
+	b := make([]byte, f.file+1)
 	n, err := file.ReadAt(b, 0)
 	if err != nil && err != io.EOF {
 		return ioErr("read", f.path, err)
 	}
-	if int64(n) != f.size {
-		return fmt.Errorf("%s: has %d bytes or more, want %d: %w", f.path, n, f.size, ErrCorrupt)
+	if int64(n) != f.file {
+		return fmt.Errorf("%s: has %d bytes or more, want %d: %w", f.path, n, f.file, ErrCorrupt)
 	}
 	f.data = b[:n]
+	if f.file != f.size {
+		if f.data = appendCRLF(make([]byte, 0, f.size), b[:n], 0); int64(len(f.data)) != f.size {
+			return fmt.Errorf("%s: is %d bytes with CRLF line ends, want %d: %w", f.path, len(f.data), f.size, ErrCorrupt)
+		}
+	}
 	return nil
 }
 
@@ -135,6 +148,13 @@ func (f *MessageFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *MessageFile) readFrom(p []byte, off int64) (int, error) {
+	if f.ends != nil {
+		n, err := f.ends.readAt(f.f, p, off)
+		if err != nil && err != io.EOF {
+			err = ioErr("read", f.path, err)
+		}
+		return n, err
+	}
 	n, err := f.f.ReadAt(p, off)
 	if err == io.EOF && off+int64(n) < f.size {
 		return n, fmt.Errorf("%s: has %d bytes, want %d: %w", f.path, off+int64(n), f.size, ErrCorrupt)

@@ -76,7 +76,7 @@ func (o *Once) find(s *State, own ContentID) *earlier {
 			}
 			old := saved(r, x) < since
 			if !old && same(r) {
-				return &earlier{r.uid, msgID{nonce{s.origins[r.origin], r.ctr}, uint64(r.size), r.crc}.String()}
+				return &earlier{r.uid, s.message(ch, k).ID()}
 			}
 			if looked++; !o.Again && (old || looked == newest) {
 				return nil

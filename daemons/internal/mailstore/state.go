@@ -49,7 +49,7 @@ type msgRec struct {
 	modSeq   uint64
 	ctr      uint64
 	uid      uint32
-	size     uint32
+	size     uint32 // of the message, which may not be that of its file
 	crc      uint32
 	date     uint32 // Unix seconds, unless extDate
 	save     uint32
@@ -66,6 +66,7 @@ const (
 	extDate                       // date and save are there
 	extDir                        // dir is there
 	extSource                     // source is there
+	extFile                       // file is there
 )
 
 // msgExt is the uncommon part of a message.
@@ -75,6 +76,8 @@ type msgExt struct {
 	date, save    int64
 	email, thread string
 	source        string
+	file          uint32 // bytes of the file, where the message has CRLF for each LF of it
+	uidl          string
 	extra         string
 }
 
@@ -143,7 +146,29 @@ func (m Message) ThreadID() string {
 func (m Message) ID() string { return m.msgID().String() }
 
 func (m Message) msgID() msgID {
-	return msgID{nonce{m.origin, m.rec.ctr}, uint64(m.rec.size), m.rec.crc}
+	return msgID{nonce{m.origin, m.rec.ctr}, recFile(m.rec, m.ext), m.rec.crc}
+}
+
+// FileSize is the length of the message's file: less than Size for one that was adopted with LF as line ends.
+func (m Message) FileSize() int64 { return int64(recFile(m.rec, m.ext)) }
+
+// UIDL is the POP3 unique-id that another server gave the message (adoption); empty: none.
+func (m Message) UIDL() string {
+	if m.ext != nil {
+		return m.ext.uidl
+	}
+	return ""
+}
+
+// Server is the server that stored the message's file.
+func (m Message) Server() string { return originServer(m.origin) }
+
+// recFile is the length of a message's file.
+func recFile(r *msgRec, x *msgExt) uint64 {
+	if r.ext&extFile != 0 {
+		return uint64(x.file)
+	}
+	return uint64(r.size)
 }
 
 // dir is the number of the message's directory below m/.

@@ -225,18 +225,21 @@ func (c *checker) messages(dir string, s *State) error {
 			continue
 		case err != nil:
 			return ioErr("lstat", path, err)
-		case i.Size != m.Size:
-			c.problem(path, "has %d bytes, its name says %d", i.Size, m.Size)
+		case i.Size != m.FileSize():
+			c.problem(path, "has %d bytes, its name says %d", i.Size, m.FileSize())
 			continue
 		}
 		if !c.o.Content {
 			continue
 		}
-		sum, err := c.sum(path)
-		if err != nil {
+		sum, bare, err := c.sum(path)
+		switch {
+		case err != nil:
 			c.problem(path, "%v", err)
-		} else if sum != m.rec.crc {
+		case sum != m.rec.crc:
 			c.problem(path, "checksum is %08x, its name says %08x", sum, m.rec.crc)
+		case m.rec.ext&extFile != 0 && i.Size+bare != m.Size:
+			c.problem(path, "is %d bytes with CRLF line ends, the log says %d", i.Size+bare, m.Size)
 		}
 	}
 	dirs, err := c.v.fs.ReadDir(dir+"/"+dirMessages, nil)
@@ -257,23 +260,25 @@ func (c *checker) messages(dir string, s *State) error {
 	return nil
 }
 
-func (c *checker) sum(path string) (uint32, error) {
+// sum reads a file: its checksum, and how many LF have no CR before them.
+func (c *checker) sum(path string) (sum uint32, bare int64, err error) {
 	f, err := c.v.fs.Open(path)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer f.Close()
-	var sum uint32
+	var ends crlfCounter
 	buf := make([]byte, 128<<10)
 	for off := int64(0); ; {
 		n, err := f.ReadAt(buf, off)
 		sum = updateChecksum(sum, buf[:n])
+		ends.count(buf[:n])
 		off += int64(n)
 		if err == io.EOF {
-			return sum, nil
+			return sum, ends.bare, nil
 		}
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 }
@@ -346,6 +351,9 @@ func canonical(state any) string {
 		fmt.Fprintf(&b, "%d %d %v %q %d %d %s %s %s dir %d", m.UID, m.ModSeq, m.Flags, m.Keywords, m.InternalDate().Unix(), m.SaveDate().Unix(), m.ID(), m.EmailID(), m.ThreadID(), m.dir())
 		if m.ext != nil {
 			fmt.Fprintf(&b, " source %q extra %q", m.ext.source, m.ext.extra)
+			if m.ext.file != 0 || m.ext.uidl != "" {
+				fmt.Fprintf(&b, " file %d uidl %q", m.ext.file, m.ext.uidl)
+			}
 		}
 		b.WriteByte('\n')
 	}

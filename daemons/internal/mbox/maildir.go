@@ -83,7 +83,7 @@ const inbox = "INBOX"
 func folderName(dir string) string {
 	levels := strings.Split(dir, ".")
 	for i, l := range levels {
-		levels[i] = strings.ReplaceAll(decodeUTF7(l), "/", "_")
+		levels[i] = strings.ReplaceAll(DecodeUTF7(l), "/", "_")
 	}
 	return strings.Join(levels, "/")
 }

@@ -24,15 +24,15 @@ func TestUTF7(t *testing.T) {
 		"~peter":                "~peter",
 		"Gesendete Objekte 100": "Gesendete Objekte 100",
 	} {
-		if got := decodeUTF7(coded); got != plain {
+		if got := DecodeUTF7(coded); got != plain {
 			t.Errorf("decode %q: %q, want %q", coded, got, plain)
 		}
-		if again := decodeUTF7(encodeUTF7(plain)); again != plain {
-			t.Errorf("%q: %q, then %q", plain, encodeUTF7(plain), again)
+		if again := DecodeUTF7(EncodeUTF7(plain)); again != plain {
+			t.Errorf("%q: %q, then %q", plain, EncodeUTF7(plain), again)
 		}
 	}
 	for in, want := range map[string]string{"&unclosed": "&unclosed", "Entwürfe": "Entwürfe", "&!-": "&!-", "&AA-": "&AA-", "\xff": "\ufffd"} {
-		if got := decodeUTF7(in); got != want {
+		if got := DecodeUTF7(in); got != want {
 			t.Errorf("decode %q: %q, want %q", in, got, want)
 		}
 	}

@@ -64,7 +64,7 @@ func (w *MaildirWriter) Folder(name string, subscribed bool) (*FolderWriter, err
 			if l == "" || strings.ContainsAny(l, ".\x00") {
 				return nil, fmt.Errorf("%q: %w", name, ErrFolderName)
 			}
-			levels[i] = encodeUTF7(l)
+			levels[i] = EncodeUTF7(l)
 		}
 		dir := strings.Join(levels, ".")
 		f.path = filepath.Join(w.path, "."+dir)

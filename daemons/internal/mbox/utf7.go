@@ -13,9 +13,9 @@ import (
 
 var utf7Base64 = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,").WithPadding(base64.NoPadding)
 
-// decodeUTF7 decodes a name. What is no modified UTF-7 is returned as it is, with bytes that are no UTF-8
+// DecodeUTF7 decodes a name. What is no modified UTF-7 is returned as it is, with bytes that are no UTF-8
 // replaced: some programs write UTF-8.
-func decodeUTF7(s string) string {
+func DecodeUTF7(s string) string {
 	if strings.IndexByte(s, '&') < 0 {
 		return strings.ToValidUTF8(s, "\ufffd")
 	}
@@ -49,8 +49,8 @@ func decodeUTF7(s string) string {
 	return strings.ToValidUTF8(out.String(), "\ufffd")
 }
 
-// encodeUTF7 encodes a name in UTF-8.
-func encodeUTF7(s string) string {
+// EncodeUTF7 encodes a name in UTF-8.
+func EncodeUTF7(s string) string {
 	var out strings.Builder
 	for s != "" {
 		i := 0

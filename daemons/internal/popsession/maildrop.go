@@ -32,9 +32,22 @@ func (d *maildrop) message(n int) (m mailstore.Message, ok bool) {
 	return m, !d.deleted.Contains(m.UID)
 }
 
-// uidl is the unique id of a message: RFC 1939 §7 asks for 1 to 70 characters from %x21 to %x7E.
+// uidl is the unique id of a message: RFC 1939 §7 asks for 1 to 70 characters from %x21 to %x7E. A message that was
+// adopted keeps the one that its former server gave it.
 func (d *maildrop) uidl(m mailstore.Message) string {
+	if id := m.UIDL(); validUIDL(id) {
+		return id
+	}
 	return fmt.Sprintf("%d.%d", d.state.UIDValidity(), m.UID)
+}
+
+func validUIDL(id string) bool {
+	for i := range len(id) {
+		if id[i] < 0x21 || id[i] > 0x7e {
+			return false
+		}
+	}
+	return len(id) >= 1 && len(id) <= 70
 }
 
 func (d *maildrop) mark(m mailstore.Message) {
