@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/gob"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,9 +31,7 @@ type Guest struct {
 	open    proto.OpenArgs
 	store   *mailstore.Store
 	watcher *mailstore.Watcher
-
-	sinkMu sync.Mutex
-	sink   *gob.Encoder
+	boxes   map[string]*mailstore.Mailbox // handles, by id: they stay as long as the store
 }
 
 // InitVolume makes the volume.
@@ -57,18 +54,21 @@ func (g *Guest) Open(a proto.OpenArgs, _ *proto.None) error {
 		}
 	}
 	s, err := g.newStore(a)
-	g.store, g.open = s, a
+	g.store, g.open, g.boxes = s, a, map[string]*mailstore.Mailbox{}
 	return err
 }
 
 func (g *Guest) newStore(a proto.OpenArgs) (*mailstore.Store, error) {
-	o := mailstore.Options{Server: a.Server, FS: vfs.OS(), Clock: clock.System(), Log: g.log, Retention: a.Retention, Maintain: a.Maintain}
+	o := mailstore.Options{Server: a.Server, FS: vfs.OS(), Clock: clock.System(), Log: g.log, Retention: a.Retention, Maintain: a.Maintain, CallTimeout: a.CallTimeout}
 	if a.Interest {
 		o.HintAddress = a.Server + ":1"
 	}
 	s, err := mailstore.New(o)
 	if err != nil {
 		return nil, err
+	}
+	if a.Tiny || a.NoFence {
+		setKnobs(s, a.NoFence)
 	}
 	return s, s.AddVolume(volume, proto.Export, proto.VolumeID)
 }
@@ -90,41 +90,6 @@ func mailbox(ctx context.Context, s *mailstore.Store, account, name string) (*ma
 		return nil, err
 	}
 	return a.Open(ctx, name)
-}
-
-// State reads a mailbox.
-func (g *Guest) State(a proto.StateArgs, r *proto.State) error {
-	ctx := context.Background()
-	s := g.store
-	if a.Fresh {
-		o := g.open
-		o.Server, o.Interest, o.Maintain = g.open.Server+"f", false, false
-		fresh, err := g.newStore(o)
-		if err != nil {
-			return err
-		}
-		defer fresh.Close()
-		s = fresh
-	}
-	m, err := mailbox(ctx, s, a.Account, a.Box)
-	if err != nil {
-		return err
-	}
-	st, err := m.State(ctx)
-	if err != nil {
-		return err
-	}
-	*r = proto.State{UIDValidity: st.UIDValidity(), UIDNext: st.UIDNext(), ModSeq: st.ModSeq()}
-	for _, x := range st.All() {
-		p := proto.Message{UID: x.UID, ModSeq: x.ModSeq, Flags: uint8(x.Flags), Keywords: x.Keywords}
-		if a.Content {
-			if p.Token, err = token(ctx, m, x); err != nil {
-				return fmt.Errorf("%s UID %d: %w", a.Box, x.UID, err)
-			}
-		}
-		r.Messages = append(r.Messages, p)
-	}
-	return nil
 }
 
 // message makes a message of about size bytes that says token in its first line.

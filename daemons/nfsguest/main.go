@@ -11,7 +11,6 @@
 package main
 
 import (
-	"encoding/gob"
 	"fmt"
 	"log/slog"
 	"net"
@@ -83,23 +82,7 @@ func boot(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	events, err := net.Listen("tcp", fmt.Sprintf("%s:%d", arg["addr"], proto.Port+1))
-	if err != nil {
-		return err
-	}
 	g := &Guest{log: log}
-	go func() {
-		for {
-			c, err := events.Accept()
-			if err != nil {
-				return
-			}
-			g.sinkMu.Lock()
-			g.sink = gob.NewEncoder(c)
-			g.sinkMu.Unlock()
-			_, _ = c.Write([]byte{0}) // from now on
-		}
-	}()
 	s := rpc.NewServer()
 	if err := s.RegisterName("Guest", g); err != nil {
 		return err

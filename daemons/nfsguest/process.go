@@ -5,10 +5,18 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 
 	"shoal/daemons/nfsguest/proto"
 )
+
+// Stacks tells what each goroutine is doing.
+func (g *Guest) Stacks(_ proto.None, out *[]byte) error {
+	b := make([]byte, 1<<20)
+	*out = b[:runtime.Stack(b, true)]
+	return nil
+}
 
 // Run runs a command to its end and returns what it has printed.
 func (g *Guest) Run(args []string, out *[]byte) error {

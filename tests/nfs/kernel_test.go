@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,9 +23,6 @@ type rig struct {
 	t       *testing.T
 	server  *kernel
 	clients []*kernel
-
-	ledger *ledger
-	over   []<-chan struct{} // loads
 }
 
 // A kernel is one user-mode kernel.
@@ -38,6 +36,7 @@ type kernel struct {
 	console *lockedBuffer
 	done    chan struct{}
 	rpc     *rpc.Client
+	away    atomic.Bool // it is being booted again: not to be asked
 }
 
 // plan says what to boot. A zero value elsewhere than in fs and clients means what the storage ships with.
@@ -56,7 +55,7 @@ const export = "rw,sync,no_root_squash,fsid=0,no_subtree_check,insecure"
 // bounds that are never reached but by what hangs: the machine may be slow.
 const (
 	bootTime = 4 * time.Minute
-	callTime = 4 * time.Minute
+	callTime = 3 * time.Minute
 )
 
 var guest = sync.OnceValues(func() (string, error) {
@@ -226,13 +225,18 @@ func (k *kernel) signal(s syscall.Signal) {
 	k.t.Logf("%s: %v", k.name, s)
 }
 
-// link takes a kernel's cable out, or puts it in.
-func (k *kernel) link(state string) {
+// plug puts a kernel's cable into the switch, or takes it out. The tap itself stays up: the driver in the guest does not
+// survive writes that fail.
+func (k *kernel) plug(in bool) {
 	k.t.Helper()
-	if out, err := exec.Command("ip", "link", "set", fmt.Sprintf("t%d", k.index), state).CombinedOutput(); err != nil {
+	args := []string{"link", "set", fmt.Sprintf("t%d", k.index), "nomaster"}
+	if in {
+		args = append(args[:3], "master", "br0")
+	}
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 		k.t.Fatalf("%v: %s", err, out)
 	}
-	k.t.Logf("network of %s is %s", k.name, state)
+	k.t.Logf("%s has its cable in: %v", k.name, in)
 }
 
 // try asks the guest. errDied: the kernel ended, or its connection did, and what was asked for may have happened or not.
@@ -251,7 +255,19 @@ func try[R any](k *kernel, method string, args any) (R, error) {
 	case <-k.done:
 		return reply, errDied
 	case <-time.After(callTime):
-		return reply, fmt.Errorf("no answer in %v", callTime)
+		return reply, fmt.Errorf("no answer in %v; %s does:\n%s", callTime, k.name, k.stacks())
+	}
+}
+
+// stacks says what the guest's program is doing.
+func (k *kernel) stacks() string {
+	var out []byte
+	c := k.rpc.Go("Guest.Stacks", proto.None{}, &out, make(chan *rpc.Call, 1))
+	select {
+	case <-c.Done:
+		return string(out)
+	case <-time.After(10 * time.Second):
+		return "nothing: it does not answer at all"
 	}
 }
 

@@ -2,10 +2,12 @@
 // each other: net/rpc over TCP port Port, one service called "Guest".
 package proto
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
-// Port is where a guest listens. At Port+1 it sends the events of its load, as a stream of gob values of type Event, to
-// whom connects there.
+// Port is where a guest listens.
 const Port = 700
 
 // VolumeID is the id of the volume that the tests make.
@@ -24,70 +26,17 @@ type OpenArgs struct {
 	Init      bool // make the volume first
 	Maintain  bool
 	Interest  bool // register interest in mailboxes that are watched
-}
+	Tiny      bool // short segments and frequent snapshots: what is rare in a year happens all the time
+	NoFence   bool // break the store: no floors
 
-// RunArgs starts a load of several writers in the background.
-type RunArgs struct {
-	Writers int
-	For     time.Duration
-	Seed    uint64
-	Boxes   []string
-	Account string
-	Index   int // of this client, from 0
-	Clients int
-	Run     int // of this client: it was killed before
-}
-
-// Kinds of events.
-const (
-	Append  = "append"
-	Flag    = "flag"
-	Copy    = "copy"
-	Move    = "move"
-	Expunge = "expunge"
-
-	Wrong = "wrong" // Err: something that must not be
-	End   = "end"   // the load is over; ID: how many states were read
-)
-
-// Event is one operation on the store. It is sent twice: before it begins, and when it was answered.
-type Event struct {
-	ID      int // the same for both
-	Done    bool
-	Err     string // answered with an error: the outcome is unknown
-	Writer  string
-	Kind    string
-	Box     string
-	To      string   // copy, move
-	Token   string   // append: what the message says
-	UIDs    []uint32 // asked for; when done: had effect on
-	Dest    []uint32 // copy, move: UIDs over there; append: the UID
-	Keyword string   // flag
-	On      bool     // flag: set or cleared
-	ModSeq  uint64
+	CallTimeout time.Duration
 }
 
 // Message is a message as a client sees it.
 type Message struct {
-	UID      uint32
-	ModSeq   uint64
-	Flags    uint8
-	Keywords []string
-	Token    string // first line of the content, when it was asked for
-}
-
-// StateArgs asks for the state of a mailbox.
-type StateArgs struct {
-	Account, Box string
-	Content      bool
-	Fresh        bool // in a new store, with nothing cached
-}
-
-// State of a mailbox.
-type State struct {
-	UIDValidity, UIDNext uint32
-	ModSeq               uint64
-	Messages             []Message
+	UID    uint32
+	ModSeq uint64
+	Flags  uint32 // a mask as in Do
 }
 
 // OpArgs is one operation, for tests that look at single ones.
@@ -124,4 +73,61 @@ type Site struct {
 	Vault          string            // address of the directory
 	Boxes          map[string]string // addresses by name
 	User, Password string            // the one account
+}
+
+// Do is one operation of a history.
+type Do struct {
+	Kind    string // append flags expunge copy move read content create rename delete list maintain
+	Account string
+	Box, To string // ids of mailboxes; create, rename, delete: names
+	UIDs    []uint32
+	Token   string
+	Size    int
+	Mask    uint32 // flags, and from bit 5 on keywords
+	Sign    string
+	Since   uint64
+	Guarded bool
+	Fresh   bool // read: in a new store, with nothing cached
+}
+
+// Done is its outcome. An Err says that the outcome is unknown.
+type Done struct {
+	Err                                                              string
+	Closed, Missing, Exists, NoSpace, ReadOnly, Unavailable, Corrupt bool
+	ID                                                               string
+	UIDs, Dest, Failed                                               []uint32
+	UIDValidity, UIDNext                                             uint32
+	ModSeq                                                           uint64
+	Messages                                                         []Message // Flags is a mask as in Do
+	Boxes                                                            []Box
+	Token                                                            string
+}
+
+// Box is a mailbox in an account's list.
+type Box struct {
+	Name, ID    string
+	UIDValidity uint32
+}
+
+// Keywords are what the bits of a mask from bit 5 on stand for.
+func Keywords(mask uint32) []string {
+	var out []string
+	for i := range 16 {
+		if mask>>(5+i)&1 != 0 {
+			out = append(out, fmt.Sprintf("k%d", i))
+		}
+	}
+	return out
+}
+
+// Mask is the reverse of Keywords, flags included.
+func Mask(flags uint8, keywords []string) uint32 {
+	mask := uint32(flags)
+	for _, k := range keywords {
+		var i int
+		if n, _ := fmt.Sscanf(k, "k%d", &i); n == 1 && i >= 0 && i < 16 {
+			mask |= 1 << (5 + i)
+		}
+	}
+	return mask
 }
