@@ -403,11 +403,17 @@ func (j *journal) makeStable(n uint64) error {
 	return nil
 }
 
+// spills tells whether a record with a body of n bytes is too long for a link.
+func spills(nc nonce, n int) bool {
+	var buf [64]byte
+	return len(nc.append(buf[:0]))+1+n > maxRecord
+}
+
 // target returns the text of record n; a long one is written to a file of its own first.
 func (j *journal) target(n uint64, nc nonce, body string) (string, error) {
 	b := make([]byte, 0, len(nc.origin)+20+len(body))
 	b = append(nc.append(b), ' ')
-	if len(b)+len(body) <= maxRecord {
+	if !spills(nc, len(body)) {
 		return string(append(b, body...)), nil
 	}
 	if len(body) > maxSpill {
@@ -423,7 +429,7 @@ func (j *journal) target(n uint64, nc nonce, body string) (string, error) {
 
 // dropSpill removes the file of a record that did not come to stand at n.
 func (j *journal) dropSpill(n uint64, nc nonce, body string) {
-	if len(nc.String())+1+len(body) > maxRecord {
+	if spills(nc, len(body)) {
 		// Left behind, it goes with its segment.
 		_ = j.vol.fs.Unlink(j.spillPath(n, nc))
 	}

@@ -22,8 +22,13 @@ import (
 // stopped between its listing and its unlink.
 
 const (
-	// deltaEvery is the number of records after which a snapshot that continues another is written.
-	deltaEvery = 32
+	// deltaEvery is the number of records, those in files of their own counted as several (spillCost), after which a snapshot that
+	// continues another is written: it bounds the calls of a cold reader.
+	deltaEvery = 12
+	// deltaMergeBelow: snapshots of so few records are always merged into what continues them, and others if they have no more than
+	// deltaMergeFactor times as many: a small file costs a reader as much as a tiny one.
+	deltaMergeBelow  = 400
+	deltaMergeFactor = 4
 	// completeEvery is the least number of records between complete snapshots.
 	completeEvery = 128
 	// keepComplete is the number of complete snapshots that are always kept.
@@ -41,7 +46,7 @@ func (j *journal) wantsComplete() bool {
 }
 
 func (j *journal) wantsSnapshot() bool {
-	return j.loaded && !j.fold.isClosed() && (j.known-j.base() >= j.store.knobs.deltaEvery || j.wantsComplete())
+	return j.loaded && !j.fold.isClosed() && (j.tailCost >= j.store.knobs.deltaEvery || j.wantsComplete())
 }
 
 // checkpoint writes a snapshot of the log as it is now, verified by the Read rule: a complete one if it
@@ -88,11 +93,11 @@ func (j *journal) checkpoint(ctx context.Context, force bool) error {
 	return j.drives(ctx, func() error { return j.rebase(n) })
 }
 
-// delta writes the records of tail, and of the snapshots at the end of chain that are no longer than what
+// delta writes the records of tail, and of the snapshots at the end of chain that are short or not much longer than what
 // continues them.
 func (j *journal) delta(tail []tailRecord, chain []link) ([]byte, error) {
 	base := chain[len(chain)-1]
-	for base.base != 0 && base.records <= len(tail) {
+	for base.base != 0 && (base.records <= deltaMergeBelow || base.records <= deltaMergeFactor*len(tail)) {
 		s, err := j.readSnapshot(base.n)
 		if err != nil {
 			break // fine without: it stays in the chain
@@ -170,10 +175,12 @@ func (j *journal) rebase(n uint64) error {
 	}
 	var tail []tailRecord
 	size := 0
+	j.tailCost = j.known - n
 	for _, r := range j.tail {
 		if r.n > n {
 			tail = append(tail, r)
 			size += len(r.body) + 40
+			j.tailCost += j.cost(&r) - 1
 		}
 	}
 	j.tailLost = j.tailLost && j.known > n

@@ -43,6 +43,8 @@ type journal struct {
 	chain     []link       // the snapshots that fold rests on: a complete one, then those that continue it
 	tail      []tailRecord // the records since, unless tailLost
 	tailBytes int
+	tailCost  uint64        // what reading the tail costs a cold reader, in records
+	fresh     bool          // loaded just now: the rest of the tail is not in this machine's caches
 	tailLost  bool          // they were too long to keep
 	looked    bool          // w/ has been listed after known+1 was seen absent
 	lookedAt  time.Duration // when that was
@@ -255,7 +257,7 @@ func (j *journal) settle() error {
 func (j *journal) forget() {
 	j.fold, j.loaded, j.known, j.looked = nil, false, 0, false
 	j.marks, j.other, j.chain = nil, nil, nil
-	j.tail, j.tailBytes, j.tailLost = nil, 0, false
+	j.tail, j.tailBytes, j.tailCost, j.tailLost = nil, 0, 0, false
 	j.unsynced = false
 }
 
@@ -275,7 +277,10 @@ func (j *journal) advance() error {
 		start := j.known
 		var foldErr error
 		at := j.vol.clk.Boot()
-		for {
+		for i := 0; ; i++ {
+			if i == listAfter && j.fresh {
+				j.warm()
+			}
 			more, err := j.readNext()
 			if err != nil {
 				foldErr = err
@@ -286,6 +291,7 @@ func (j *journal) advance() error {
 			}
 			at = j.vol.clk.Boot()
 		}
+		j.fresh = false
 		if foldErr != nil && !errors.Is(foldErr, ErrCorrupt) && !errors.Is(foldErr, ErrNewerFormat) {
 			j.forget()
 			return foldErr
@@ -381,6 +387,7 @@ func (j *journal) foldRecord(r *tailRecord) error {
 	j.known = r.n
 	j.looked = false
 	j.marks.add(r.nonce, r.n)
+	j.tailCost += j.cost(r)
 	if j.tailBytes += len(r.body) + 40; j.tailBytes > maxTail {
 		j.tail, j.tailLost = nil, true
 	}
@@ -388,6 +395,28 @@ func (j *journal) foldRecord(r *tailRecord) error {
 		j.tail = append(j.tail, *r)
 	}
 	return nil
+}
+
+// spillCost is what a record in a file of its own costs a cold reader, in records: it is opened, read and closed.
+const spillCost = 4
+
+func (j *journal) cost(r *tailRecord) uint64 {
+	if spills(r.nonce, len(r.body)) {
+		return spillCost
+	}
+	return 1
+}
+
+// listAfter is how many records a cold reader reads before it lists the directory of the rest.
+const listAfter = 2
+
+// warm lists the directory of the next record. On NFS that brings the names in it into the client's cache, so that reading each
+// of many records takes one call and not two. Nothing is concluded from the listing.
+func (j *journal) warm() {
+	j.fresh = false
+	if j.vol.network {
+		j.names, _ = j.vol.fs.ReadDir(j.segmentPath(j.segment(j.known+1)), j.names[:0])
+	}
 }
 
 // maxTail bounds the records kept for a snapshot that continues another.

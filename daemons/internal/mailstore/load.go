@@ -104,8 +104,8 @@ type loaded struct {
 
 func (j *journal) start(l *loaded) {
 	j.fold, j.marks, j.other, j.known, j.chain = l.fold, l.marks, l.other, l.n, l.chain
-	j.tail, j.tailBytes, j.tailLost = nil, 0, false
-	j.loaded, j.looked = true, false
+	j.tail, j.tailBytes, j.tailCost, j.tailLost = nil, 0, 0, false
+	j.loaded, j.looked, j.fresh = true, false, true
 }
 
 // maxChain bounds the snapshots that continue one another.
