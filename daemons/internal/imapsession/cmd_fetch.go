@@ -11,7 +11,7 @@ import (
 // fetch is a FETCH command in progress.
 type fetch struct {
 	items    []imapwire.FetchItem
-	need     need
+	reading  *reading
 	marks    bool // reading sets \Seen
 	modSeq   bool // MODSEQ is asked for
 	changed  bool // CHANGEDSINCE was given
@@ -21,16 +21,6 @@ type fetch struct {
 	seen mailstore.UIDSet // messages that get \Seen
 	err  error            // what becomes of the command although messages were answered
 }
-
-// need says what of a message's content the items of a FETCH are made from.
-type need uint8
-
-const (
-	needNothing   need = iota
-	needBytes          // the bytes, without looking at their structure
-	needHeader         // the header of the message
-	needStructure      // all parts
-)
 
 // cmdFetch is FETCH and UID FETCH (RFC 9051 §6.4.5) with CHANGEDSINCE and VANISHED (RFC 7162 §3.1.4 and
 // §3.2.6).
@@ -66,6 +56,7 @@ func cmdFetch(s *session, c *call) error {
 	if err != nil {
 		return err
 	}
+	defer f.reading.end()
 	if f.vanished {
 		if gone := s.vanishedSince(f.since, ranges); len(gone) > 0 {
 			s.enc.Raw("* VANISHED (EARLIER) ").Set(gone).CRLF()
@@ -74,6 +65,7 @@ func cmdFetch(s *session, c *call) error {
 	if f.changed && f.since >= b.view.st.ModSeq() {
 		ranges = nil
 	}
+	f.reading.begin(b, b.view.among(ranges))
 	b.view.each(ranges, func(seq uint32, m *mailstore.Message, ghost bool) bool {
 		if f.changed && m.ModSeq <= f.since {
 			return true
@@ -127,6 +119,7 @@ func (s *session) fetchModifiers(c *call, f *fetch) error {
 
 // plan completes the items and finds out what they need.
 func (f *fetch) plan(uid bool) {
+	f.reading = newReading()
 	hasUID := false
 	for i := range f.items {
 		item := &f.items[i]
@@ -136,7 +129,7 @@ func (f *fetch) plan(uid bool) {
 		case imapwire.FetchModSeq:
 			f.modSeq = true
 		}
-		f.need = max(f.need, itemNeed(item))
+		f.reading.plan(item)
 		f.marks = f.marks || itemMarks(item)
 	}
 	if f.changed && !f.modSeq { // RFC 7162 §3.1.4.1
@@ -145,26 +138,6 @@ func (f *fetch) plan(uid bool) {
 	if uid && !hasUID {
 		f.items = append([]imapwire.FetchItem{{Kind: imapwire.FetchUID}}, f.items...)
 	}
-}
-
-func itemNeed(item *imapwire.FetchItem) need {
-	switch item.Kind {
-	case imapwire.FetchBody, imapwire.FetchStructure, imapwire.FetchBinary, imapwire.FetchBinarySize, imapwire.FetchPreview:
-		return needStructure
-	case imapwire.FetchEnvelope, imapwire.FetchRFC822Header, imapwire.FetchRFC822Text:
-		return needHeader
-	case imapwire.FetchRFC822:
-		return needBytes
-	case imapwire.FetchSection:
-		switch {
-		case len(item.Part) > 0:
-			return needStructure
-		case item.Text == imapwire.SectionWhole:
-			return needBytes
-		}
-		return needHeader
-	}
-	return needNothing
 }
 
 // itemMarks reports whether reading the item sets \Seen.
@@ -182,9 +155,9 @@ func itemMarks(item *imapwire.FetchItem) bool {
 // passed over, and f.err says so in the end.
 func (s *session) fetchMessage(ctx context.Context, f *fetch, seq uint32, m *mailstore.Message, ghost bool) error {
 	var content *content
-	if f.need > needNothing {
+	if f.reading.need > needNothing {
 		var err error
-		if content, err = s.openContent(ctx, m, f.need); err != nil {
+		if content, err = s.openContent(ctx, m, f.reading); err != nil {
 			if ctx.Err() != nil || errors.Is(err, mailstore.ErrUnavailable) {
 				return err
 			}

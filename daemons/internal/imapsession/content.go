@@ -1,44 +1,14 @@
 package imapsession
 
 import (
-	"context"
 	"errors"
 	"io"
 
 	"github.com/emersion/go-imap/v2"
 
 	"shoal/daemons/internal/imapwire"
-	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/message"
 )
-
-// content is a message that is open for reading. root is what is known of its structure: nothing, its
-// header, or all parts, as need asked for.
-type content struct {
-	file *mailstore.MessageFile
-	root *message.Part
-}
-
-func (s *session) openContent(ctx context.Context, m *mailstore.Message, n need) (*content, error) {
-	file, err := s.box.mb.OpenMessage(ctx, m.UID)
-	if err != nil {
-		return nil, err
-	}
-	c := &content{file: file}
-	switch n {
-	case needHeader:
-		c.root, err = message.ParseHeader(file, file.Size(), message.Limits{})
-	case needStructure:
-		c.root, err = message.Parse(file, file.Size(), message.Limits{})
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-func (c *content) close() { c.file.Close() }
 
 // previewLength is the number of characters of a PREVIEW (RFC 8970 §3.1 allows for 200).
 const previewLength = 200
@@ -49,7 +19,7 @@ func (s *session) fetchContent(f *fetch, item *imapwire.FetchItem, c *content) e
 	switch item.Kind {
 	case imapwire.FetchEnvelope:
 		e.Raw("ENVELOPE ").Append(func(b []byte) []byte {
-			return message.AppendEnvelope(b, c.root.Envelope, e.UTF8())
+			return message.AppendEnvelope(b, c.envelope, e.UTF8())
 		})
 	case imapwire.FetchBody, imapwire.FetchStructure:
 		extended := item.Kind == imapwire.FetchStructure
@@ -60,11 +30,7 @@ func (s *session) fetchContent(f *fetch, item *imapwire.FetchItem, c *content) e
 		}
 		e.Append(func(b []byte) []byte { return message.AppendStructure(b, c.root, extended, e.UTF8()) })
 	case imapwire.FetchPreview:
-		text, err := message.Preview(c.file, c.root, previewLength)
-		if err != nil {
-			return err
-		}
-		e.Raw("PREVIEW ").String(text)
+		e.Raw("PREVIEW ").String(c.preview)
 	case imapwire.FetchRFC822:
 		e.Raw("RFC822 ")
 		s.stream(c.whole(item))
@@ -73,6 +39,9 @@ func (s *session) fetchContent(f *fetch, item *imapwire.FetchItem, c *content) e
 	case imapwire.FetchRFC822Text:
 		return s.fetchSection("RFC822.TEXT", &imapwire.FetchItem{Text: imapwire.SectionBodyText}, c)
 	case imapwire.FetchSection:
+		if s.fetchKept(f, item, c) {
+			return nil
+		}
 		return s.fetchSection(item.SectionTag, item, c)
 	case imapwire.FetchBinary:
 		return s.fetchBinary(f, item, c)

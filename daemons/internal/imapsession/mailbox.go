@@ -267,6 +267,19 @@ func (v *view) uidSet(ranges []imapwire.Range) mailstore.UIDSet {
 	return set
 }
 
+// among counts the messages in ranges of UIDs.
+func (v *view) among(ranges []imapwire.Range) (n int) {
+	for _, r := range ranges {
+		from, _ := v.find(r.Lo)
+		to, found := v.find(r.Hi)
+		if found {
+			to++
+		}
+		n += to - from
+	}
+	return n
+}
+
 // each calls f for the messages of the view whose UIDs are in ranges, in ascending order, until f
 // returns false.
 func (v *view) each(ranges []imapwire.Range, f func(seq uint32, m *mailstore.Message, ghost bool) bool) {

@@ -47,6 +47,7 @@ type searcher struct {
 	s       *session
 	root    matcher
 	strings message.Search
+	reading *reading
 	content bool // string keys occur
 	header  bool // a date of the header is asked for
 
@@ -63,6 +64,10 @@ func (s *session) search(c *call, args *imapwire.Search) (*found, error) {
 	r := new(found)
 	var failed error
 	v := &s.box.view
+	q.reading = newReading()
+	defer q.reading.end()
+	q.planReading()
+	q.reading.begin(s.box, v.count())
 	looked := 0
 	v.each(everything, func(seq uint32, m *mailstore.Message, ghost bool) bool {
 		is := q.ask(&q.root, m, false)
@@ -152,25 +157,43 @@ func (s *session) searchSet(key *imapwire.SearchKey) ([]imapwire.Range, error) {
 	return out, nil
 }
 
+// planReading finds out what of a message's content the keys need.
+func (q *searcher) planReading() {
+	r := q.reading
+	if q.header {
+		r.want(message.SectionEnvelope)
+	}
+	switch {
+	case !q.content:
+	case q.strings.KeptOnly():
+		r.want(message.SectionFields)
+	case q.strings.HeaderOnly():
+		r.open(needHeader)
+	default:
+		r.want(message.SectionStructure)
+		r.open(needBytes)
+	}
+}
+
 // look reads the content of a message and answers all keys that depend on it.
 func (q *searcher) look(ctx context.Context, m *mailstore.Message) error {
-	n := needHeader
-	if q.content && !q.strings.HeaderOnly() {
-		n = needStructure
-	}
-	c, err := q.s.openContent(ctx, m, n)
+	c, err := q.s.openContent(ctx, m, q.reading)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	if q.content {
+	switch {
+	case !q.content:
+	case c.fields != nil && q.strings.KeptOnly():
+		q.answers = q.strings.MatchFields(c.fields.Fields())
+	default:
 		if q.answers, err = q.strings.Match(c.file, c.root); err != nil {
 			return err
 		}
 	}
 	if q.header {
 		q.sentOK = false
-		if d := c.root.Envelope; d != nil && d.Date.Valid {
+		if d := c.envelope; d != nil && d.Date.Valid {
 			if t, ok := message.ParseDate(d.Date.Value); ok {
 				q.sent, q.sentOK = dateOf(t), true
 			}

@@ -108,6 +108,7 @@ type Derived struct {
 	c    *packCache
 	box  *packBox
 	want int64 // bytes to read at once
+	few  bool  // messages: c/ is not worth reading for them
 
 	block    string // the one that the last record was in
 	span     span
@@ -117,14 +118,19 @@ type Derived struct {
 	misses   int
 }
 
+// leastExpected is the number of messages from which on packs are read for them. For fewer it costs less to read the
+// messages, unless these are long.
+const leastExpected = 4
+
 // Derived returns the access to the records of the mailbox; nil where the store keeps none. expect is how many messages
-// will be asked for: so much is read at once where records have to be read.
+// will be asked for: so much is read at once where records have to be read. For few messages only what is in memory is
+// looked at, except for those so long that a record spares more than it costs.
 func (m *Mailbox) Derived(expect int) *Derived {
 	c := m.j.store.packs
 	if c == nil {
 		return nil
 	}
-	d := &Derived{m: m, c: c, want: min(max(int64(expect)*expectedRecord, leastRead), mostRead, c.max/2)}
+	d := &Derived{m: m, c: c, want: min(max(int64(expect)*expectedRecord, leastRead), mostRead, c.max/2), few: expect < leastExpected}
 	d.box = c.use(m.j)
 	return d
 }
@@ -163,7 +169,7 @@ func (d *Derived) Get(ctx context.Context, m *Message) (string, bool) {
 		case data != "":
 			d.hits++
 			return data, true
-		case todo == nil || !d.load(ctx, todo):
+		case todo == nil || d.few && m.Size <= inMemory || !d.load(ctx, todo):
 			d.misses++
 			return "", false
 		}

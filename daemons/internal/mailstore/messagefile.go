@@ -116,6 +116,10 @@ func (f *MessageFile) open() error {
 // Size is the length in bytes.
 func (f *MessageFile) Size() int64 { return f.size }
 
+// Intact compares the content with the message's checksum. Where the content is not in memory it does not look, and
+// the answer is true.
+func (f *MessageFile) Intact(m *Message) bool { return f.f != nil || checksum(f.data) == m.rec.crc }
+
 // Bytes is the whole content if it is in memory, else nil. It must not be changed.
 func (f *MessageFile) Bytes() []byte { return f.data }
 
