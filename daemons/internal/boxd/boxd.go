@@ -63,8 +63,9 @@ type box struct {
 	pop    *popsession.Server
 	lmtp   *lmtpsession.Server
 	watch  *directoryWatch
+	finder *finder
 
-	volumes   []string
+	volumes   served
 	absent    []conf.Volume // that were not there at the start
 	listeners []listening
 	undo      []func() error // what Close does, last first
@@ -170,12 +171,11 @@ func (b *box) buildStore(c *Config) (err error) {
 	if b.absent, err = openVolumes(b.store, c.Volumes, b.env.Log); err != nil {
 		return err
 	}
-	ids := map[string]string{}
 	for _, v := range c.Volumes {
-		b.volumes = append(b.volumes, v.Name)
-		ids[v.Name] = v.ID
+		b.volumes.add(v)
 	}
-	b.watch = newDirectoryWatch(b.dir, b.env, address, ids, c.Directory.CacheStaleLife, b.store.SetVolumeClosed)
+	b.watch = newDirectoryWatch(b.dir, b.env, address, &b.volumes, c.Directory.CacheStaleLife, b.store.SetVolumeClosed)
+	b.finder = &finder{folder: c.Store.VolumeFolder, store: b.store, dir: b.dir, volumes: &b.volumes, env: b.env}
 	b.hints, err = hint.NewServer(hint.ServerOptions{
 		Store: b.store, TLS: b.env.Creds.ServerTLS(pki.RoleBox), Settings: &c.Hints,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
@@ -273,6 +273,7 @@ func (b *box) Run(ctx context.Context) error {
 	}
 	all.Go(func() { b.watch.run(ctx) })
 	all.Go(func() { awaitVolumes(ctx, b.env.Clock, b.store, b.absent, b.env.Log) })
+	all.Go(func() { b.finder.run(ctx) })
 	select {
 	case <-ctx.Done():
 		return nil // Close ends the rest
@@ -305,6 +306,9 @@ func (b *box) Close() error {
 
 // Reload takes up what may change while the box serves.
 func (b *box) Reload(_ context.Context, c kit.Config) error {
+	if err := b.addVolumes(c.(*Config)); err != nil {
+		return err
+	}
 	if b.public != nil {
 		if err := b.public.Reload(); err != nil {
 			return err

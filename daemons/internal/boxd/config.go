@@ -55,7 +55,7 @@ type Config struct {
 
 	Directory conf.Directory  `hcl:"directory,block"`
 	PublicTLS *conf.PublicTLS `hcl:"public_tls,block"`
-	Volumes   []conf.Volume   `hcl:"volume,block"`
+	Volumes   []conf.Volume   `hcl:"volume,block" conf:"live"`
 	Listeners []conf.Listener `hcl:"listener,block"`
 
 	Login authn.Settings     `hcl:"login,block"`
@@ -85,6 +85,10 @@ type LMTP struct {
 
 // Store says how the store works. ReCheck apart, what is set here must not differ between boxes.
 type Store struct {
+	// VolumeFolder is where volumes are mounted, each under its name in the directory. What is found there is served
+	// without a volume block, and without a restart, if the directory lists it with the id in its marker and it is not
+	// closed.
+	VolumeFolder string `hcl:"volume_folder,optional" conf:"path" example:"/srv/shoal"`
 	// Retention is how long deleted mail and old parts of the log are kept on the volume.
 	Retention time.Duration `hcl:"retention,optional" default:"24h" min:"1h" max:"8760h"`
 	// ReCheck is how often a watched mailbox is looked at although no hint came.
@@ -133,7 +137,7 @@ func (c *Config) Validate() error {
 	if c.Directory.BindDN == "" {
 		return conf.Invalid("directory", "bind_dn is missing: write bind_dn = %q and its password_file", dirclient.ServerDN(c.Directory.Suffix, c.Server.Name))
 	}
-	if len(c.Volumes) == 0 {
+	if len(c.Volumes) == 0 && c.Store.VolumeFolder == "" {
 		return conf.Invalid("server", "the file has no volume block: write for example volume \"vol01\" { path = \"/srv/shoal/vol01\" id = \"...\" } with the id in the file shoal-volume there")
 	}
 	if len(c.Listeners) == 0 {

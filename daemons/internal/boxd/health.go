@@ -23,9 +23,9 @@ const watchEvery = 30 * time.Second
 type directoryWatch struct {
 	dir     *dirclient.Client
 	env     *kit.Env
-	address string            // where this box takes hints
-	ids     map[string]string // the volumes' ids by name
-	grace   time.Duration     // how long the box counts as ready without the directory
+	address string        // where this box takes hints
+	volumes *served       // those that are served
+	grace   time.Duration // how long the box counts as ready without the directory
 	closed  func(volume string, closed bool)
 
 	mu       sync.Mutex
@@ -35,8 +35,8 @@ type directoryWatch struct {
 	fatal    error         // what must not go on: a volume with another id
 }
 
-func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, address string, ids map[string]string, grace time.Duration, closed func(volume string, closed bool)) *directoryWatch {
-	return &directoryWatch{dir: dir, env: env, address: address, ids: ids, grace: grace, closed: closed}
+func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, address string, volumes *served, grace time.Duration, closed func(volume string, closed bool)) *directoryWatch {
+	return &directoryWatch{dir: dir, env: env, address: address, volumes: volumes, grace: grace, closed: closed}
 }
 
 // run looks now and then until ctx ends: soon again while the directory was never reached.
@@ -97,13 +97,13 @@ func (w *directoryWatch) look(ctx context.Context) (problems []string, fatal err
 		return nil, nil, err
 	}
 	for _, v := range volumes {
-		id, ok := w.ids[v.Name]
+		id, ok := w.volumes.id(v.Name)
 		if ok {
 			w.closed(v.Name, v.State == dirclient.VolumeClosed)
 		}
 		switch {
 		case !ok && v.State != dirclient.VolumeClosed:
-			problems = append(problems, fmt.Sprintf("volume %s is not configured here: its accounts cannot be served: mount it and add a volume block", v.Name))
+			problems = append(problems, fmt.Sprintf("volume %s is not configured here: its accounts cannot be served: mount it and add a volume block, or mount it in the volume_folder under its name", v.Name))
 		case ok && !strings.EqualFold(id, v.ID):
 			fatal = fmt.Errorf("volume %s: the directory says its id is %s, the configuration says %s: correct the wrong one", v.Name, v.ID, id)
 			problems = append(problems, fatal.Error())
@@ -147,7 +147,7 @@ func (b *box) checkVolumes(ctx context.Context) map[string]error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	out := map[string]error{}
-	for _, v := range b.volumes {
+	for _, v := range b.volumes.names() {
 		wg.Go(func() {
 			err := b.store.Check(ctx, v)
 			if errors.Is(err, context.DeadlineExceeded) {

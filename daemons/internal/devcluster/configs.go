@@ -166,7 +166,11 @@ volume %s {
   path = %s
   id   = %s
 }
-`, quote(volumeName), quote(l.volume()), quote(volumeID)) + l.listenerBlocks(s) + fmt.Sprintf(`
+
+store {
+  volume_folder = %s
+}
+`, quote(volumeName), quote(l.volume()), quote(volumeID), quote(l.path("volumes"))) + l.listenerBlocks(s) + fmt.Sprintf(`
 listener "hint" {
   address = %s
 }

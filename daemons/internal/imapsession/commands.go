@@ -213,6 +213,11 @@ func (s *session) refuse(tag, name string, err error) error {
 		s.enc.Byte('[').Raw(answer.code).Raw("] ")
 	}
 	s.enc.Raw(answer.text).CRLF()
+	if errors.Is(err, mailstore.ErrMoved) {
+		// The session holds the old place, for good.
+		s.bye(movedText)
+		return errOver
+	}
 	if !answer.bad {
 		s.bad = 0
 		return s.enc.Err()

@@ -25,6 +25,9 @@ func badf(format string, args ...any) error {
 	return &status{bad: true, text: fmt.Sprintf(format, args...)}
 }
 
+// movedText is said to the clients of an account that an operator has just moved to another volume.
+const movedText = "The mail of this account has been moved, connect again"
+
 // answerTo turns what a command returned into its tagged answer. report says that the error is
 // worth a line in the log: it is no doing of the client.
 func answerTo(err error) (a *status, report bool) {
@@ -42,6 +45,8 @@ func answerTo(err error) (a *status, report bool) {
 		return &status{code: "TOOBIG", text: tooBig.Error()}, false
 	case errors.As(err, &charset):
 		return &status{code: "BADCHARSET (US-ASCII UTF-8)", text: charset.Error()}, false
+	case errors.Is(err, mailstore.ErrMoved):
+		return &status{code: "UNAVAILABLE", text: movedText}, false
 	case errors.Is(err, mailstore.ErrNoAccount):
 		return &status{code: "CONTACTADMIN", text: "The account has no mail store"}, true
 	case errors.Is(err, mailstore.ErrNoMailbox):

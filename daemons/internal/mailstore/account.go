@@ -65,7 +65,13 @@ func (s *Store) Account(ctx context.Context, volume, accountID string) (*Account
 		}
 	}
 	if st.closed {
-		return nil, fmt.Errorf("account %s: deleted: %w", accountID, ErrNoAccount)
+		// It may have been moved away and back again since.
+		if st, err = a.reopen(ctx); err != nil {
+			return nil, err
+		}
+		if st.closed {
+			return nil, a.closedError(st)
+		}
 	}
 	return a, nil
 }
@@ -98,7 +104,7 @@ func (a *Account) fresh(ctx context.Context) (*acctState, error) {
 	}
 	st := x.(*acctState)
 	if st.closed {
-		return nil, fmt.Errorf("account %s: deleted: %w", a.id, ErrNoAccount)
+		return nil, a.closedError(st)
 	}
 	return st, nil
 }
@@ -549,7 +555,7 @@ func (a *Account) Open(ctx context.Context, name string) (*Mailbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.mailbox(b.id), nil
+	return a.listed(ctx, b.id)
 }
 
 // OpenID opens a mailbox by its id. ErrNoMailbox.
@@ -561,7 +567,7 @@ func (a *Account) OpenID(ctx context.Context, id string) (*Mailbox, error) {
 	if st.boxes[id] == nil {
 		return nil, fmt.Errorf("mailbox %q: %w", id, ErrNoMailbox)
 	}
-	return a.mailbox(id), nil
+	return a.listed(ctx, id)
 }
 
 func (a *Account) mailbox(id string) *Mailbox {

@@ -147,7 +147,7 @@ func (j *journal) finish(reqs []*request, n uint64, err error) {
 	for _, q := range reqs {
 		q.n, q.state, q.err = n, state, err
 		if err == nil && (q.mail.closed || q.acct.closed) {
-			q.err = fmt.Errorf("%s: %w", j.dir, ErrMailboxClosed)
+			q.err = fmt.Errorf("%s: %w", j.dir, j.closedError())
 		}
 		if q.err == nil && q.confirm != nil {
 			q.err = q.confirm()
@@ -253,7 +253,7 @@ func (j *journal) place(nc nonce, reqs []*request) (uint64, error) {
 	faults := 0
 	for attempt := 0; attempt < maxAttempts; attempt++ {
 		if j.fold.isClosed() {
-			return 0, fmt.Errorf("%s: %w", j.dir, ErrMailboxClosed)
+			return 0, fmt.Errorf("%s: %w", j.dir, j.closedError())
 		}
 		n := j.known + 1
 		body := j.build(nc, reqs)

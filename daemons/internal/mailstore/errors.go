@@ -13,6 +13,9 @@ var (
 	ErrMailboxExists = errors.New("mailbox exists already")
 	// ErrMailboxClosed: the mailbox was deleted while it was open. Nothing was acknowledged.
 	ErrMailboxClosed = errors.New("mailbox was deleted")
+	// ErrMoved: the account lies on another volume now, or is about to. Nothing was acknowledged here; the directory
+	// tells where it lies. Errors that wrap it also are ErrNoAccount or ErrMailboxClosed.
+	ErrMoved = errors.New("account has moved to another volume")
 	// ErrMailboxName: not a name that a mailbox can have.
 	ErrMailboxName = errors.New("invalid mailbox name")
 	// ErrInbox: the operation is not possible on INBOX (it can not be deleted).

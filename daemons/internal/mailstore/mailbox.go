@@ -34,7 +34,7 @@ func (m *Mailbox) State(ctx context.Context) (*State, error) {
 	}
 	s := x.(*State)
 	if s.closed {
-		return nil, m.wrap(ErrMailboxClosed)
+		return nil, m.wrap(closedBy(s.kept))
 	}
 	return s, nil
 }
@@ -74,7 +74,7 @@ func (m *Mailbox) wrap(err error) error { return fmt.Errorf("mailbox %s/%s: %w",
 func (m *Mailbox) plan(ctx context.Context) (*State, error) {
 	if s := m.Cached(); s != nil {
 		if s.closed {
-			return nil, m.wrap(ErrMailboxClosed)
+			return nil, m.wrap(closedBy(s.kept))
 		}
 		return s, nil
 	}

@@ -114,6 +114,9 @@ func (s *Store) existing(v *volume, id string) (*Account, error) {
 // of files nobody needs, the rest of what deleting a mailbox takes, removal of interest entries of the dead.
 func (a *Account) Maintain(ctx context.Context) error {
 	st, err := a.fresh(ctx)
+	if errors.Is(err, ErrMoved) {
+		return a.retireMoved(ctx)
+	}
 	if err != nil {
 		return err
 	}

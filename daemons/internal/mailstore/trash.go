@@ -108,6 +108,16 @@ func (v *volume) purge(dir string, before time.Time) error {
 	if i.ModTime.After(before) {
 		return nil
 	}
+	// A whole account that made way for itself coming back (move.go).
+	boxes, err := v.fs.ReadDir(dir+"/"+dirBoxes, nil)
+	if err != nil && !isNotExist(err) {
+		return ioErr("list", dir+"/"+dirBoxes, err)
+	}
+	for _, id := range boxes {
+		if err := v.purge(dir+"/"+dirBoxes+"/"+id, before); err != nil {
+			return err
+		}
+	}
 	floor := dir + "/" + dirInterest + "/" + floorPrefix + floorMax
 	if err := v.fs.Symlink("-", floor); err != nil && !errors.Is(err, syscall.EEXIST) && !isNotExist(err) {
 		return ioErr("symlink", floor, err)

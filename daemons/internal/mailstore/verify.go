@@ -7,52 +7,125 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
+
+	"shoal/daemons/internal/clock"
+)
+
+// ProblemKind says what is wrong, for programs.
+type ProblemKind string
+
+// The kinds of problems.
+const (
+	KindLog      ProblemKind = "log"      // a log that cannot be read: its mailbox or account cannot be served
+	KindHole     ProblemKind = "hole"     // records behind a missing one, as a copy made of a log in use may have
+	KindRecord   ProblemKind = "record"   // a record that does not parse, or is missing
+	KindSnapshot ProblemKind = "snapshot" // a snapshot that says something else than the log
+	KindState    ProblemKind = "state"    // a fold that breaks a rule
+	KindFile     ProblemKind = "file"     // the file of a message is missing
+	KindContent  ProblemKind = "content"  // the file of a message has another size or checksum than its name says
 )
 
 // Problem is something that Verify found wrong.
 type Problem struct {
-	Path string
-	What string
+	Kind ProblemKind `json:"kind"`
+	Path string      `json:"path"`
+	What string      `json:"what"`
+	// Account, Mailbox (an id) and UID say whose it is, where that is known.
+	Account string `json:"account,omitempty"`
+	Mailbox string `json:"mailbox,omitempty"`
+	UID     uint32 `json:"uid,omitempty"`
 }
 
 func (p Problem) String() string { return p.Path + ": " + p.What }
 
+// Orphan is a message file that no record names, older than the collector's age.
+type Orphan struct {
+	Account string `json:"account"`
+	Mailbox string `json:"mailbox"`
+	Path    string `json:"path"`
+	Size    int64  `json:"size"`
+	Valid   bool   `json:"valid"` // its content is what its name says
+}
+
 // Report is what Verify found.
 type Report struct {
-	Accounts, Mailboxes, Messages, Records, Snapshots int
-	Bytes                                             int64
+	Accounts  int   `json:"accounts"`
+	Mailboxes int   `json:"mailboxes"`
+	Messages  int   `json:"messages"`
+	Records   int   `json:"records"`
+	Snapshots int   `json:"snapshots"`
+	Bytes     int64 `json:"bytes"`
+	Read      int64 `json:"bytes_read"`
+	// Moved accounts have only their closed log left on this volume.
+	Moved int `json:"moved_accounts"`
 	// Unreferenced message files are no problem: they may be deliveries in progress, or belong to
-	// expunged messages; the collector deals with them.
-	Unreferenced int
-	// Torn snapshots are no problem either: a power cut does that to those that nothing rests on yet.
-	Torn     int
-	Problems []Problem
+	// expunged messages; the collector deals with them. Orphans are those that it will remove.
+	Unreferenced int      `json:"unreferenced"`
+	Orphans      []Orphan `json:"orphans"`
+	// Torn snapshots are no problem either: a power cut does that to those that nothing rests on yet. Nor are records
+	// that cannot be read any more where a newer snapshot has what they said.
+	Torn     int `json:"torn_snapshots"`
+	Shadowed int `json:"shadowed_records"`
+	// Unlisted mailboxes are deleted ones on their way to the trash, or were never finished.
+	Unlisted int `json:"unlisted_mailboxes"`
+	// Interest entries, and those older than a living server lets them grow; what lies in the trash.
+	Interest      int       `json:"interest"`
+	StaleInterest int       `json:"stale_interest"`
+	Trash         int       `json:"trash"`
+	Problems      []Problem `json:"problems"`
 }
 
 // VerifyOptions for Verify.
 type VerifyOptions struct {
-	// Content reads every message file and compares its checksum.
+	// Content reads every message file and compares its checksum; at most Rate bytes a second, 0: as fast as it goes.
 	Content bool
+	Rate    int64
 	// Account limits the check to one account.
 	Account string
+	// After is where to go on: the cursor that Done was told last.
+	After string
+	// Done, when set, is called after each account with a cursor for After and the report so far.
+	Done func(cursor string, r *Report)
+	// Progress, when set, is told of the report so far, now and then within an account.
+	Progress func(r *Report)
 }
 
 // Verify checks a volume against itself: every record and snapshot parses; the log has no holes; folding
 // on from each snapshot, and from the first record while it is there, gives the same state; UIDs and
 // mod-sequences ascend; each message has its file, of the right size and, if asked, checksum. It reads
-// everything anew and changes nothing; it may run while the volume is in use.
+// everything anew and changes nothing; it may run while the volume is in use: what looks wrong is looked at twice.
 func (s *Store) Verify(ctx context.Context, volume string, o VerifyOptions) (*Report, error) {
 	v, err := s.volume(volume)
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{s: s, v: v, o: o, r: &Report{}}
-	if o.Account != "" {
-		err = v.do(ctx, func() error { return c.account(accountPath(v.root, o.Account), o.Account) })
-		return c.r, err
+	now, err := v.serverNow(ctx)
+	if err != nil {
+		return nil, err
 	}
+	c := &checker{s: s, v: v, o: o, now: now, ctx: ctx, r: &Report{Orphans: []Orphan{}, Problems: []Problem{}}}
+	c.began = s.clk.Boot()
+	if o.Account != "" {
+		dir := accountPath(v.root, o.Account)
+		if !validAccountID(o.Account) {
+			return nil, fmt.Errorf("account id %q: %w", o.Account, ErrNoAccount)
+		}
+		if _, err := v.fs.Lstat(dir); err != nil {
+			if isNotExist(err) {
+				return nil, fmt.Errorf("account %s: nothing on volume %s: %w", o.Account, v.name, ErrNoAccount)
+			}
+			return nil, ioErr("lstat", dir, err)
+		}
+		return c.r, c.twice(dir, o.Account)
+	}
+	after, afterID, _ := strings.Cut(o.After, "/")
 	for slice := range 256 {
-		dir := fmt.Sprintf("%s/a/%02x", v.root, slice)
+		hh := fmt.Sprintf("%02x", slice)
+		if hh < after {
+			continue
+		}
+		dir := v.root + "/a/" + hh
 		ids, err := v.fs.ReadDir(dir, nil)
 		if isNotExist(err) {
 			continue
@@ -60,39 +133,101 @@ func (s *Store) Verify(ctx context.Context, volume string, o VerifyOptions) (*Re
 		if err != nil {
 			return c.r, ioErr("list", dir, err)
 		}
+		slices.Sort(ids)
 		for _, id := range ids {
+			if hh == after && id <= afterID {
+				continue
+			}
 			if ctx.Err() != nil {
 				return c.r, ctx.Err()
 			}
-			if err := v.do(ctx, func() error { return c.account(dir+"/"+id, id) }); err != nil {
+			if err := c.twice(dir+"/"+id, id); err != nil {
 				return c.r, err
+			}
+			if o.Done != nil {
+				o.Done(hh+"/"+id, c.r)
 			}
 		}
 	}
-	return c.r, nil
+	names, err := v.fs.ReadDir(v.root+"/trash", nil)
+	if err != nil && !isNotExist(err) {
+		return c.r, ioErr("list", v.root+"/trash", err)
+	}
+	c.r.Trash = len(names)
+	return c.r, v.present()
 }
 
 type checker struct {
-	s *Store
-	v *volume
-	o VerifyOptions
-	r *Report
+	s     *Store
+	v     *volume
+	o     VerifyOptions
+	r     *Report
+	now   time.Time
+	ctx   context.Context
+	began time.Duration
+
+	account, mailbox string // being looked at
+	uid              uint32
 }
 
-func (c *checker) problem(path, format string, args ...any) {
-	c.r.Problems = append(c.r.Problems, Problem{path, fmt.Sprintf(format, args...)})
+func (c *checker) problem(kind ProblemKind, path, format string, args ...any) {
+	c.r.Problems = append(c.r.Problems, Problem{Kind: kind, Path: path, What: fmt.Sprintf(format, args...), Account: c.account, Mailbox: c.mailbox, UID: c.uid})
 }
 
-func (c *checker) account(dir, id string) error {
+// twice checks an account, and once more if something looks wrong: the service goes on meanwhile, and what was read in
+// the middle of a change looks different the second time.
+func (c *checker) twice(dir, id string) error {
+	before := *c.r
+	if err := c.accountAt(dir, id); err != nil {
+		return err
+	}
+	found := c.r.Problems[len(before.Problems):]
+	if len(found) == 0 {
+		return nil
+	}
+	first := slices.Clone(found)
+	read := c.r.Read
+	*c.r = before
+	c.r.Read = read
+	if err := c.accountAt(dir, id); err != nil {
+		return err
+	}
+	kept := slices.DeleteFunc(slices.Clone(c.r.Problems[len(before.Problems):]), func(p Problem) bool { return !slices.Contains(first, p) })
+	c.r.Problems = append(before.Problems[:len(before.Problems):len(before.Problems)], kept...)
+	return nil
+}
+
+func (c *checker) accountAt(dir, id string) error {
+	c.account, c.mailbox, c.uid = id, "", 0
 	c.r.Accounts++
 	st, err := c.log(accountKind, dir)
 	if err != nil || st == nil {
 		return err
 	}
-	boxes := st.(*acctState).boxes
+	s := st.(*acctState)
+	if s.closed {
+		if movedTo(s.kept) != "" {
+			c.r.Moved++
+		}
+		return nil
+	}
+	boxes := s.boxes
+	names, err := c.v.fs.ReadDir(dir+"/"+dirBoxes, nil)
+	if err != nil && !isNotExist(err) {
+		return ioErr("list", dir+"/"+dirBoxes, err)
+	}
+	for _, id := range names {
+		if boxes[id] == nil {
+			c.r.Unlisted++
+		}
+	}
 	for _, id := range sortedIDs(boxes) {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
 		b := boxes[id]
 		path := dir + "/" + dirBoxes + "/" + id
+		c.mailbox = id
 		c.r.Mailboxes++
 		st, err := c.log(mailboxKind, path)
 		if err != nil {
@@ -102,14 +237,39 @@ func (c *checker) account(dir, id string) error {
 			continue
 		}
 		s := st.(*State)
-		if s.closed {
-			c.problem(path, "mailbox %q is listed but closed", b.name)
+		if s.closed && movedTo(s.kept) == "" {
+			c.problem(KindState, path, "mailbox %q is listed but closed", b.name)
 		}
 		if s.id != "" && s.id != id {
-			c.problem(path, "says that it is mailbox %s", s.id)
+			c.problem(KindState, path, "says that it is mailbox %s", s.id)
 		}
 		if err := c.messages(path, s); err != nil {
 			return err
+		}
+		if err := c.interest(path); err != nil {
+			return err
+		}
+		if c.o.Progress != nil {
+			c.o.Progress(c.r)
+		}
+	}
+	c.mailbox = ""
+	return c.interest(dir)
+}
+
+// interest counts the servers that want to be told, and those that are dead.
+func (c *checker) interest(dir string) error {
+	names, err := c.v.fs.ReadDir(dir+"/"+dirInterest, nil)
+	if err != nil && !isNotExist(err) {
+		return ioErr("list", dir+"/"+dirInterest, err)
+	}
+	for _, name := range names {
+		if _, ok := parseNonce(name); !ok {
+			continue
+		}
+		c.r.Interest++
+		if i, err := c.v.fs.Lstat(dir + "/" + dirInterest + "/" + name); err == nil && c.now.Sub(i.ModTime) > interestLife {
+			c.r.StaleInterest++
 		}
 	}
 	return nil
@@ -129,7 +289,7 @@ func (c *checker) log(kind *logKind, dir string) (any, error) {
 	j := newJournal(c.s, c.v, kind, dir, Ref{})
 	if err := j.advance(); err != nil {
 		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNewerFormat) || errors.Is(err, ErrMailboxClosed) {
-			c.problem(dir, "%v", err)
+			c.problem(KindLog, dir, "%v", err)
 			return nil, nil
 		}
 		return nil, err
@@ -139,10 +299,12 @@ func (c *checker) log(kind *logKind, dir string) (any, error) {
 	want := canonical(state)
 	if s, ok := state.(*State); ok {
 		if err := s.check(); err != nil {
-			c.problem(dir, "%v", err)
+			c.problem(KindState, dir, "%v", err)
 		}
 	}
-	c.records(j, tip)
+	if err := c.records(j, tip); err != nil {
+		return nil, err
+	}
 	names, err := c.v.fs.ReadDir(dir+"/"+dirSnap, nil)
 	if err != nil {
 		return nil, ioErr("list", dir+"/"+dirSnap, err)
@@ -160,16 +322,17 @@ func (c *checker) log(kind *logKind, dir string) (any, error) {
 				case errors.Is(err, ErrCorrupt):
 					c.r.Torn++
 				case !isNotExist(err) && !errors.Is(err, errChain):
-					c.problem(x.snapPath(n), "%v", err)
+					c.problem(KindSnapshot, x.snapPath(n), "%v", err)
 				}
 				continue
 			}
 		}
 		x.start(from)
+		var broken error
 		for x.known < tip {
 			more, err := x.readNext()
 			if err != nil {
-				c.problem(x.recordPath(x.known+1), "%v", err)
+				broken = err
 				break
 			}
 			if !more {
@@ -177,20 +340,26 @@ func (c *checker) log(kind *logKind, dir string) (any, error) {
 			}
 		}
 		if x.known < tip {
-			if x.known+1 > uint64(j.floor+1)*c.s.knobs.segmentLen {
-				c.problem(x.recordPath(x.known+1), "missing: the log goes on to %d", tip)
+			switch {
+			case broken == nil && x.known+1 <= uint64(j.floor+1)*c.s.knobs.segmentLen: // compacted
+			case broken != nil && x.known < j.complete(): // nobody has to read it
+				c.r.Shadowed++
+			case broken != nil:
+				c.problem(KindRecord, x.recordPath(x.known+1), "%v", broken)
+			default:
+				c.problem(KindRecord, x.recordPath(x.known+1), "missing: the log goes on to %d", tip)
 			}
-			continue // compacted
+			continue
 		}
 		if got := canonical(x.fold.state()); got != want {
-			c.problem(dir, "folding from snapshot %d to %d gives another state than from the newest:\n%s", n, tip, firstDifference(got, want))
+			c.problem(KindSnapshot, dir, "folding from snapshot %d to %d gives another state than from the newest:\n%s", n, tip, firstDifference(got, want))
 		}
 	}
 	return state, nil
 }
 
-// records checks the names in the log, and that no nonce stands twice.
-func (c *checker) records(j *journal, tip uint64) {
+// records checks the names in the log, that no nonce stands twice, and that nothing stands behind the end.
+func (c *checker) records(j *journal, tip uint64) error {
 	seen := map[string]uint64{}
 	for n := uint64(j.floor+1)*c.s.knobs.segmentLen + 1; n <= tip; n++ {
 		var buf [maxRecord + 24]byte
@@ -201,32 +370,70 @@ func (c *checker) records(j *journal, tip uint64) {
 		c.r.Records++
 		head, _, _ := strings.Cut(string(buf[:l]), " ")
 		if m := seen[head]; m != 0 {
-			c.problem(j.recordPath(n), "the nonce of record %d again", m)
+			c.problem(KindRecord, j.recordPath(n), "the nonce of record %d again", m)
 		}
 		seen[head] = n
 	}
+	behind, err := j.behind(tip)
+	if err != nil || behind == 0 {
+		return err
+	}
+	if _, err := c.v.fs.Lstat(j.recordPath(tip + 1)); isNotExist(err) {
+		c.problem(KindHole, j.dir, "record %d is missing, but there is a record %d: this is a copy of a log that was in use, or records were lost", tip+1, behind)
+	}
+	return nil
+}
+
+// behind looks for the first record after tip that is not the next one; 0: there is none.
+func (j *journal) behind(tip uint64) (uint64, error) {
+	log := j.dir + "/" + dirLog
+	segments, err := j.vol.fs.ReadDir(log, nil)
+	if err != nil {
+		return 0, ioErr("list", log, err)
+	}
+	first := uint64(0)
+	for _, k := range numbersAndZero(segments) {
+		if k < j.segment(tip+1) {
+			continue
+		}
+		names, err := j.vol.fs.ReadDir(j.segmentPath(k), nil)
+		if err != nil && !isNotExist(err) {
+			return 0, ioErr("list", j.segmentPath(k), err)
+		}
+		for _, n := range numbers(names) {
+			if n > tip+1 && (first == 0 || n < first) {
+				first = n
+			}
+		}
+	}
+	return first, nil
 }
 
 func (c *checker) messages(dir string, s *State) error {
 	j := newJournal(c.s, c.v, mailboxKind, dir, Ref{})
 	inUse := map[string]bool{}
+	defer func() { c.uid = 0 }()
 	for i := range s.dead {
 		inUse[s.deadID(&s.dead[i]).String()] = true
 	}
 	for _, m := range s.All() {
 		c.r.Messages++
 		c.r.Bytes += m.Size
+		c.uid = m.UID
+		if c.o.Progress != nil && c.r.Messages%1024 == 0 {
+			c.o.Progress(c.r)
+		}
 		inUse[m.ID()] = true
 		path := j.messagePath(m.dir(), m.msgID())
 		i, err := c.v.fs.Lstat(path)
 		switch {
 		case isNotExist(err):
-			c.problem(path, "the file of UID %d is missing", m.UID)
+			c.problem(KindFile, path, "the file of UID %d is missing", m.UID)
 			continue
 		case err != nil:
 			return ioErr("lstat", path, err)
 		case i.Size != m.FileSize():
-			c.problem(path, "has %d bytes, its name says %d", i.Size, m.FileSize())
+			c.problem(KindContent, path, "has %d bytes, its name says %d", i.Size, m.FileSize())
 			continue
 		}
 		if !c.o.Content {
@@ -235,11 +442,11 @@ func (c *checker) messages(dir string, s *State) error {
 		sum, bare, err := c.sum(path)
 		switch {
 		case err != nil:
-			c.problem(path, "%v", err)
+			c.problem(KindContent, path, "%v", err)
 		case sum != m.rec.crc:
-			c.problem(path, "checksum is %08x, its name says %08x", sum, m.rec.crc)
+			c.problem(KindContent, path, "checksum is %08x, its name says %08x", sum, m.rec.crc)
 		case m.rec.ext&extFile != 0 && i.Size+bare != m.Size:
-			c.problem(path, "is %d bytes with CRLF line ends, the log says %d", i.Size+bare, m.Size)
+			c.problem(KindContent, path, "is %d bytes with CRLF line ends, the log says %d", i.Size+bare, m.Size)
 		}
 	}
 	dirs, err := c.v.fs.ReadDir(dir+"/"+dirMessages, nil)
@@ -252,8 +459,18 @@ func (c *checker) messages(dir string, s *State) error {
 			return ioErr("list", dir+"/"+dirMessages+"/"+d, err)
 		}
 		for _, n := range names {
-			if !inUse[n] {
-				c.r.Unreferenced++
+			if inUse[n] {
+				continue
+			}
+			c.r.Unreferenced++
+			path := dir + "/" + dirMessages + "/" + d + "/" + n
+			if i, err := c.v.fs.Lstat(path); err == nil && c.now.Sub(i.ModTime) > collectAfter {
+				o := Orphan{Account: c.account, Mailbox: c.mailbox, Path: path, Size: i.Size}
+				if id, ok := parseMsgID(n, ""); ok && int64(id.size) == i.Size {
+					sum, _, err := c.sum(path)
+					o.Valid = err == nil && sum == id.crc
+				}
+				c.r.Orphans = append(c.r.Orphans, o)
 			}
 		}
 	}
@@ -274,6 +491,16 @@ func (c *checker) sum(path string) (sum uint32, bare int64, err error) {
 		sum = updateChecksum(sum, buf[:n])
 		ends.count(buf[:n])
 		off += int64(n)
+		c.r.Read += int64(n)
+		if c.o.Rate > 0 {
+			// The time that so much may take, less the time it took.
+			ahead := time.Duration(float64(c.r.Read)/float64(c.o.Rate)*float64(time.Second)) - (c.s.clk.Boot() - c.began)
+			if ahead > 0 {
+				if err := clock.Sleep(c.ctx, c.s.clk, ahead); err != nil {
+					return 0, 0, err
+				}
+			}
+		}
 		if err == io.EOF {
 			return sum, ends.bare, nil
 		}
