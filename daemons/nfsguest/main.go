@@ -108,6 +108,7 @@ func fileServer(arg map[string]string) []func() error {
 		func() error { return os.WriteFile(state+"/etab", nil, 0o644) },
 		func() error { return os.WriteFile(state+"/rmtab", nil, 0o644) },
 		run("nfsdcld", "-s", "/mnt/state", "-p", state+"/rpc_pipefs/nfsd"),
+		set("/proc/fs/nfsd/max_block_size", "1048576"), // as a server with more memory has by itself
 		set("/proc/fs/nfsd/nfsv4leasetime", "10"),
 		set("/proc/fs/nfsd/nfsv4gracetime", "10"),
 		run("exportfs", "-i", "-o", arg["export"], "*:"+proto.Disk+"/export"),

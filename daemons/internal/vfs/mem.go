@@ -61,14 +61,20 @@ func NewMem(now func() time.Time) *Mem {
 }
 
 // SetNetwork makes Statfs say that this is a network file system, whose server commits each call: then
-// every operation except the writing of file data is durable at once.
-func (m *Mem) SetNetwork(on bool) { m.net = on }
+// every operation except the writing of file data is durable at once. It must be called before anything is in it.
+func (m *Mem) SetNetwork(on bool) {
+	m.net = on
+	m.root = m.node(KindDir)
+}
 
 func (m *Mem) node(k Kind) *memNode {
 	m.ino++
 	n := &memNode{kind: k, ino: m.ino, nlink: 1, mtime: m.now()}
 	if k == KindDir {
 		n.entries, n.durable = map[string]*memNode{}, map[string]*memNode{}
+		if m.net {
+			n.durable = n.entries
+		}
 	}
 	return n
 }
@@ -173,12 +179,7 @@ func (m *Mem) put(dir *memNode, name string, n *memNode) {
 }
 
 // changed notes a change of a directory's entries.
-func (m *Mem) changed(dir *memNode) {
-	dir.mtime = m.now()
-	if m.net {
-		dir.durable = maps.Clone(dir.entries)
-	}
-}
+func (m *Mem) changed(dir *memNode) { dir.mtime = m.now() }
 
 func (m *Mem) Create(p string) (File, error) {
 	m.mu.Lock()
@@ -472,6 +473,9 @@ func (m *Mem) SyncDir(p string) error {
 	}
 	if m.log != nil {
 		m.commit(n.seq)
+		return nil
+	}
+	if m.net {
 		return nil
 	}
 	n.durable = maps.Clone(n.entries)
