@@ -70,6 +70,7 @@ type packBox struct {
 	freshBytes int64
 
 	flushing  bool
+	again     bool // when that is done
 	flushedAt time.Duration
 	flushed   bool
 }
@@ -114,6 +115,7 @@ type Derived struct {
 	span     span
 	hint     int
 	relisted bool
+	long     bool // so many records that writing them began before the end
 	hits     int
 	misses   int
 }
@@ -264,6 +266,7 @@ func (d *Derived) put(r packRecord) {
 	b.freshBytes += size
 	c.grow(d.m.j.store, size)
 	if b.freshBytes >= min(flushFresh, c.max/4) {
+		d.long = true
 		d.flushSoon()
 	}
 }
@@ -286,7 +289,10 @@ func (d *Derived) Close() {
 	}
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
-	if d.box.due(live) {
+	switch {
+	case d.long && d.box.flushing:
+		d.box.again = true
+	case d.long && len(d.box.fresh) >= flushCount || d.box.due(live):
 		d.flushSoon()
 	}
 }

@@ -76,7 +76,13 @@ func (d *Derived) flushSoon() {
 				c.trouble(ctx, s, j.box, err)
 			}
 			c.mu.Lock()
-			j.box.flushing, j.box.flushed, j.box.flushedAt = false, true, j.box.vol.clk.Boot()
+			b := j.box
+			b.flushing, b.flushed, b.flushedAt = false, true, b.vol.clk.Boot()
+			if b.again && len(b.fresh) >= flushCount && !b.gone && b.vol.clk.Boot() >= b.quiet {
+				b.flushing = true
+				w.jobs = append(w.jobs, j)
+			}
+			b.again = false
 			c.mu.Unlock()
 		}
 	})
