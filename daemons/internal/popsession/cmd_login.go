@@ -94,10 +94,8 @@ func cmdStls(s *session, _ context.Context, args string) error {
 	if err := s.w.Flush(); err != nil {
 		return err
 	}
-	c, err := s.srv.startTLS(s.conn)
+	c, err := s.conn.StartTLS()
 	if err != nil {
-		s.srv.m.refused.WithLabelValues("tls").Inc()
-		s.log().Debug("TLS handshake failed", "error", err)
 		return errOver
 	}
 	s.use(c)
@@ -229,13 +227,13 @@ func (s *session) login(ctx context.Context, user, password string) error {
 	if err != nil {
 		return s.refused(user, err)
 	}
-	if !s.srv.admitUser(account.ID) {
+	if !s.conn.AdmitUser(account.ID) {
 		s.srv.m.logins.WithLabelValues("limit").Inc()
 		return fail(codeTemporary, "Too many connections of this user, try again later")
 	}
 	drop, err := openMaildrop(ctx, s.srv.opt.Store, account.Volume, account.ID)
 	if err != nil {
-		s.srv.dismissUser(account.ID)
+		s.conn.DismissUser()
 		s.srv.m.logins.WithLabelValues("unavailable").Inc()
 		return s.storeFailure("cannot open the INBOX of "+account.Address, err)
 	}

@@ -10,11 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
+	"shoal/daemons/internal/acceptor"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
 )
@@ -30,17 +29,14 @@ const (
 	stateAny = stateAuthorization | stateTransaction
 )
 
-// session is one connection. Only its goroutine touches it, but for interrupt.
+// session is one connection. Only its goroutine touches it.
 type session struct {
-	srv     *Server
-	id      uint64
-	conn    net.Conn // what was accepted: closing it ends everything
-	stream  net.Conn // what is read and written: conn, or TLS on top of it
-	r       *bufio.Reader
-	w       *bufio.Writer
-	remote  string
-	counted bool // in the server's table of addresses
-	ending  atomic.Bool
+	srv    *Server
+	conn   *acceptor.Conn
+	stream net.Conn // what is read and written
+	r      *bufio.Reader
+	w      *bufio.Writer
+	remote string
 
 	state    state
 	started  time.Duration // by Clock.Boot
@@ -53,8 +49,8 @@ type session struct {
 	drop *maildrop
 }
 
-func newSession(srv *Server, c net.Conn) *session {
-	return &session{srv: srv, id: srv.ids.Add(1), conn: c, state: stateAuthorization, started: srv.clock.Boot()}
+func newSession(srv *Server, c *acceptor.Conn) *session {
+	return &session{srv: srv, conn: c, remote: c.Remote(), state: stateAuthorization, started: srv.clock.Boot()}
 }
 
 // errOver ends a session without a further answer.
@@ -80,46 +76,21 @@ const (
 )
 
 func (s *session) log() *slog.Logger {
-	l := s.srv.log.With("session", s.id, "remote", s.remote)
+	l := s.srv.log.With("session", s.conn.ID(), "remote", s.remote)
 	if s.user != nil {
 		l = l.With("user", s.user.Address)
 	}
 	return l
 }
 
-// interrupt wakes a session that waits for its client, and lets no further command begin. It may be called
-// from any goroutine.
-func (s *session) interrupt() {
-	s.ending.Store(true)
-	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
-}
-
 // run is the life of a session.
-func (s *session) run(secure bool) {
-	defer s.srv.forget(s)
-	defer s.conn.Close()
-	defer func() {
-		if p := recover(); p != nil {
-			s.srv.m.panics.Inc()
-			s.log().Error("session ended by a bug", "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
-	s.remote = s.conn.RemoteAddr().String() // a PROXY header is read now
-	if host, _, err := net.SplitHostPort(s.remote); err == nil {
-		s.remote = host
+func (s *session) run() {
+	stream, ok := s.conn.Stream()
+	if !ok {
+		return
 	}
-	s.use(s.conn)
-	if secure {
-		c, err := s.srv.startTLS(s.conn)
-		if err != nil {
-			s.srv.m.refused.WithLabelValues("tls").Inc()
-			s.log().Debug("TLS handshake failed", "error", err)
-			return
-		}
-		s.use(c)
-	}
-	if !s.srv.admitAddress(s) {
-		s.srv.m.refused.WithLabelValues("address").Inc()
+	s.use(stream)
+	if !s.conn.Admit() {
 		s.line("-ERR [SYS/TEMP] Too many connections, try again later")
 		_ = s.w.Flush()
 		return
@@ -129,8 +100,8 @@ func (s *session) run(secure bool) {
 	if flushed := s.w.Flush(); err == nil {
 		err = flushed
 	}
-	if s.isTLS() { // its close_notify; not through s.stream.Close, which may wait for a client that is gone
-		_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	if s.isTLS() { // its close_notify; a client that is gone is not waited for
+		_ = s.conn.AllowWrite(time.Now().Add(time.Second))
 		_ = s.stream.Close()
 	}
 	s.ended(err)
@@ -153,7 +124,7 @@ func (s *session) ended(err error) {
 	log := s.log()
 	switch {
 	case err == nil, errors.Is(err, errOver), errors.Is(err, io.EOF):
-	case s.ending.Load(), s.srv.ctx.Err() != nil:
+	case s.conn.Ending(), s.srv.Context().Err() != nil:
 		err = errors.New("shutdown")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.srv.m.timeouts.Inc()
@@ -183,7 +154,7 @@ func (r *reader) Read(p []byte) (int, error) {
 }
 
 func (w *writer) Write(p []byte) (int, error) {
-	if err := w.conn.SetWriteDeadline(time.Now().Add(w.srv.limits().WriteTimeout)); err != nil {
+	if err := w.conn.AllowWrite(time.Now().Add(w.srv.limits().WriteTimeout)); err != nil {
 		return 0, err
 	}
 	n, err := w.stream.Write(p)
@@ -236,10 +207,9 @@ func (s *session) readLine(limit int) (string, error) {
 	if s.state == stateAuthorization {
 		wait = lim.LoginTimeout - (s.srv.clock.Boot() - s.started)
 	}
-	if err := s.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+	if on, err := s.conn.AllowRead(time.Now().Add(wait)); err != nil {
 		return "", err
-	}
-	if s.ending.Load() { // looked at behind setting the deadline, which interrupt overrides
+	} else if !on {
 		return "", errOver
 	}
 	var line []byte
@@ -304,7 +274,7 @@ func (s *session) command(line string, malformed error) error {
 		err = misuse(cmd.name + " is not possible now")
 	default:
 		name = cmd.name
-		ctx, cancel := context.WithTimeout(s.srv.ctx, s.srv.limits().CommandTimeout)
+		ctx, cancel := context.WithTimeout(s.srv.Context(), s.srv.limits().CommandTimeout)
 		err = cmd.do(s, ctx, rest)
 		cancel()
 	}
