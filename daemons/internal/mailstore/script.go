@@ -32,11 +32,12 @@ const MaxScriptName = 512
 const maxScript = 16 << 20
 
 // ErrNoScript: the account has no script of that name. ErrScriptActive: the script is the active one.
-// ErrScriptExists: the name is taken.
+// ErrScriptExists: the name is taken. ErrScriptName: not a name that a script can have.
 var (
 	ErrNoScript     = errors.New("no such script")
 	ErrScriptActive = errors.New("the script is active")
 	ErrScriptExists = errors.New("there is a script of that name")
+	ErrScriptName   = errors.New("invalid script name")
 )
 
 // ScriptInfo describes a script. File changes whenever its text does.
@@ -49,11 +50,11 @@ type ScriptInfo struct {
 
 func checkScriptName(name string) error {
 	if name == "" || len(name) > MaxScriptName || !utf8.ValidString(name) {
-		return fmt.Errorf("script name %.60q: want 1 to %d bytes of UTF-8", name, MaxScriptName)
+		return fmt.Errorf("%.60q: %w: want 1 to %d bytes of UTF-8", name, ErrScriptName, MaxScriptName)
 	}
 	for _, r := range name { // RFC 5804 §1.6, and what could be taken for a path
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r == '/' {
-			return fmt.Errorf("script name %.60q: it holds %q", name, r)
+			return fmt.Errorf("%.60q: %w: it holds %q", name, ErrScriptName, r)
 		}
 	}
 	return nil
