@@ -97,9 +97,12 @@ func (t *tool) main(args []string) int {
 func exitCode(err error) int {
 	var usage usageError
 	var found doctorError
+	var storage storageError
 	switch {
 	case errors.As(err, &found):
 		return found.code()
+	case errors.As(err, &storage):
+		return 2
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, dirclient.ErrExists), errors.Is(err, dirclient.ErrNoSuchAccount),
@@ -139,7 +142,7 @@ With --json every command answers in JSON.
 	flags.StringVar(&t.config, "config", "", "configuration file of shoalctl (default: shoalctl.hcl in the data folder)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("shoalctl {{.Version}}\n")
-	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdExport(), t.cmdQueue(), t.cmdDoctor(), t.cmdEnrol(), t.cmdToken(), t.cmdCA(), t.cmdMan(),
+	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdExport(), t.cmdQueue(), t.cmdDoctor(), t.cmdStorage(), t.cmdEnrol(), t.cmdToken(), t.cmdCA(), t.cmdMan(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	t.addCompletion(root)
 	return root
