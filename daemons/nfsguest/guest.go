@@ -163,12 +163,17 @@ func (g *Guest) Op(a proto.OpArgs, r *proto.OpReply) error {
 	if a.Kind == "links" { // whether the kernel asks about each file before it is linked
 		return os.WriteFile("/proc/sys/fs/protected_hardlinks", []byte(a.Token), 0o644)
 	}
+	if a.Kind == "summarize" {
+		return g.summarize(ctx, m, a)
+	}
 	before, err := calls()
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	switch a.Kind {
+	case "summaries":
+		_, err = summaries(ctx, m, false)
 	case "deliver":
 		err = g.store.Deliver(ctx, staged, []mailstore.Target{{Account: m.Account(), Mailbox: a.Box}})[0].Err
 	case "fill":
@@ -240,6 +245,62 @@ func (g *Guest) Cold(a proto.OpArgs, r *proto.OpReply) error {
 	}
 	r.Calls, r.Len, r.UIDNext, r.ModSeq = less(after, before), st.Len(), st.UIDNext(), st.ModSeq()
 	return nil
+}
+
+// summaryBytes is what the summary of a usual message takes.
+const summaryBytes = 900
+
+// summaries asks for the summaries of all messages, and counts those that are not there; with put these are made.
+func summaries(ctx context.Context, m *mailstore.Mailbox, put bool) (missing int, err error) {
+	st := m.Cached()
+	if st == nil {
+		if st, err = m.State(ctx); err != nil {
+			return 0, err
+		}
+	}
+	d := m.Derived(st.Len())
+	defer d.Close()
+	for _, x := range st.All() {
+		want := strings.Repeat(x.ID()+" ", summaryBytes/len(x.ID()))
+		got, ok := d.Get(ctx, &x)
+		switch {
+		case !ok:
+			missing++
+			if put {
+				d.Put(&x, []byte(want))
+			}
+		case got != want:
+			return 0, fmt.Errorf("UID %d: the summary of another message", x.UID)
+		}
+	}
+	return missing, nil
+}
+
+// summarize makes the summaries of all messages and waits until another store finds them on the volume.
+func (g *Guest) summarize(ctx context.Context, m *mailstore.Mailbox, a proto.OpArgs) error {
+	if _, err := summaries(ctx, m, true); err != nil {
+		return err
+	}
+	o := g.open
+	o.Server, o.Interest, o.Maintain = g.open.Server+"s", false, false
+	for began := time.Now(); ; {
+		s, err := g.newStore(o)
+		if err != nil {
+			return err
+		}
+		cold, err := mailbox(ctx, s, a.Account, a.Box)
+		missing := 0
+		if err == nil {
+			missing, err = summaries(ctx, cold, false)
+		}
+		s.Close()
+		if err != nil || missing == 0 {
+			return err
+		}
+		if time.Since(began) > time.Minute {
+			return fmt.Errorf("%d summaries were not written", missing)
+		}
+	}
 }
 
 func bulk(m *mailstore.Staged, n int) []mailstore.AppendMessage {

@@ -121,5 +121,20 @@ func TestCosts(t *testing.T) {
 	}
 	op(a, proto.OpArgs{Kind: "maintain"})
 	cold("cold open of 10,000 with a snapshot", "Big")
+
+	// What other servers have derived from 10,000 messages.
+	op(a, proto.OpArgs{Kind: "summarize", Box: "Big"})
+	op(c, proto.OpArgs{Kind: "poll", Box: "Big"})
+	op(c, proto.OpArgs{Kind: "drop", Box: "Ten"})
+	op(c, proto.OpArgs{Kind: "poll", Box: "Big"})
+	got := op(c, proto.OpArgs{Kind: "summaries", Box: "Big"})
+	row("envelopes of 10,000, never seen", got)
+	total := 0
+	for _, n := range got.Calls {
+		total += n
+	}
+	if opens := got.Calls["OPEN"] + got.Calls["OPEN_NOATTR"]; opens > 8 || got.Calls["READ"] > 30 || total > 60 {
+		t.Errorf("summaries of 10,000 messages: %v", got.Calls)
+	}
 	t.Logf("calls to the file server\n%s", table.String())
 }

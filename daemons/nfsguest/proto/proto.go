@@ -42,7 +42,7 @@ type Message struct {
 // OpArgs is one operation, for tests that look at single ones.
 type OpArgs struct {
 	Account, Box, To string
-	Kind             string // deliver, fill, flag, poll, read, copy, expunge, watch, unwatch, maintain, drop, links
+	Kind             string // deliver, fill, flag, poll, read, copy, expunge, watch, unwatch, maintain, drop, links, summarize, summaries
 	From, Count      uint32
 	Size             int
 	Token            string
