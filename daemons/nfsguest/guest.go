@@ -26,6 +26,7 @@ const volume = "vol01"
 // Guest is what the rig can ask for.
 type Guest struct {
 	log *slog.Logger
+	arg map[string]string // of the kernel
 
 	mu      sync.Mutex
 	open    proto.OpenArgs
@@ -33,6 +34,9 @@ type Guest struct {
 	watcher *mailstore.Watcher
 	boxes   map[string]*mailstore.Mailbox // handles, by id: they stay as long as the store
 }
+
+// Mount mounts the export again, as at boot.
+func (g *Guest) Mount(proto.None, *proto.None) error { return mountNFS(g.arg) }
 
 // InitVolume makes the volume.
 func (g *Guest) InitVolume(proto.None, *proto.None) error {

@@ -82,7 +82,7 @@ func boot(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	g := &Guest{log: log}
+	g := &Guest{log: log, arg: arg}
 	s := rpc.NewServer()
 	if err := s.RegisterName("Guest", g); err != nil {
 		return err

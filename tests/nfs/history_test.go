@@ -40,6 +40,7 @@ type history struct {
 	valid   map[string]uint32   // UIDVALIDITY by mailbox id
 	wrong   []string
 	unknown map[string]int // operations without an answer, by the reason
+	refused map[string]int // operations that were refused, by kind and reason
 }
 
 // listed is the partition of the account's list.
@@ -49,7 +50,7 @@ func newHistory(r *rig, account string, boxes int) *history {
 	r.t.Helper()
 	h := &history{
 		r: r, account: account, began: time.Now(), parts: map[string][]porcupine.Operation{}, churn: map[string]string{},
-		tokens: map[string]string{}, check: map[string][]string{}, valid: map[string]uint32{}, unknown: map[string]int{},
+		tokens: map[string]string{}, check: map[string][]string{}, valid: map[string]uint32{}, unknown: map[string]int{}, refused: map[string]int{},
 	}
 	h.moved = sync.NewCond(&h.mu)
 	k := r.clients[0]
@@ -85,6 +86,7 @@ type asked struct {
 	back int64
 	proto.Done
 	lost bool // no answer, or an answer that says nothing
+	no   bool // refused: nothing has happened
 }
 
 // ask asks a guest and waits.
@@ -103,10 +105,14 @@ func (h *history) ask(k *kernel, who string, id int, d proto.Do) *asked {
 	if a.Corrupt && len(h.wrong) < 20 {
 		h.wrong = append(h.wrong, fmt.Sprintf("%s: %s: %s", who, d.Kind, a.Err))
 	}
-	a.lost = err != nil || a.Err != "" && !a.Closed && !a.Missing && !a.Exists
-	if a.lost {
+	a.no = (a.NoSpace || a.ReadOnly) && !strings.Contains(a.Err, "outcome unknown")
+	a.lost = err != nil || a.Err != "" && !a.Closed && !a.Missing && !a.Exists && !a.no
+	switch {
+	case a.no:
+		h.refused[d.Kind+": "+reason(nil, a.Err)]++
+	case a.lost:
 		h.unknown[reason(err, a.Err)]++
-	} else {
+	default:
 		h.told++
 	}
 	h.moved.Broadcast()
@@ -124,8 +130,12 @@ func reason(err error, said string) string {
 	return said
 }
 
-// note adds an operation to a partition.
+// note adds an operation to a partition. What was refused has not happened, and is not part of the history: if it has happened
+// all the same, what comes later cannot be explained.
 func (a *asked) note(part string, in operation, out outcome) {
+	if a.no && !out.unknown && len(out.uids) == 0 {
+		return
+	}
 	in.who = a.who
 	o := porcupine.Operation{ClientId: a.id, Input: &in, Output: &out, Call: a.call, Return: a.back}
 	if out.unknown {
@@ -155,13 +165,9 @@ func (h *history) writers(n, each int, seed uint64, faults ...fault) {
 	first := h.told
 	h.mu.Unlock()
 	var all sync.WaitGroup
-	for i, k := range h.r.clients {
+	for i := range h.r.clients {
 		for j := range each {
-			w := &writer{
-				history: h, k: k, name: fmt.Sprintf("%s.%d", k.name, j), id: i*each + j,
-				rng: rand.New(rand.NewPCG(seed, uint64(i*each+j))), seen: map[string]*boxState{},
-			}
-			all.Go(w.run)
+			all.Go(h.writer(i, i*each+j, seed).run)
 		}
 	}
 	over := make(chan struct{})
@@ -201,6 +207,14 @@ func (h *history) reached(n int, over <-chan struct{}) bool {
 		h.moved.Wait()
 	}
 	return true
+}
+
+// writer makes a writer that asks client i.
+func (h *history) writer(i, id int, seed uint64) *writer {
+	k := h.r.clients[i]
+	return &writer{
+		history: h, k: k, name: fmt.Sprintf("%s.%d", k.name, id), id: id, rng: rand.New(rand.NewPCG(seed, uint64(id))), seen: map[string]*boxState{},
+	}
 }
 
 func (w *writer) run() {
@@ -298,7 +312,7 @@ func (w *writer) read(box string) {
 // saw notes a state that was read.
 func (w *writer) saw(box string, a *asked) {
 	switch {
-	case a.lost || a.Missing:
+	case a.lost || a.no || a.Missing:
 		return
 	case a.Closed:
 		a.note(box, operation{kind: opRead}, outcome{closed: true})
@@ -331,14 +345,21 @@ func (w *writer) append(box string) {
 	}
 	size := 100 + w.rng.IntN(6000)
 	if w.rng.IntN(100) == 0 {
-		size = 400 << 10 // staged in a file, and linked
+		size = large
 	}
+	w.put(box, token, mask, size)
+}
+
+// large is the size of a message that is staged in a file, and linked.
+const large = 400 << 10
+
+func (w *writer) put(box, token string, mask uint32, size int) {
 	a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "append", Box: box, Token: token, Size: size, Mask: mask})
 	if a.Missing {
 		return
 	}
 	a.note(box, operation{kind: opAppend, mask: mask}, a.outcome())
-	if !a.lost && !a.Closed {
+	if len(a.UIDs) > 0 {
 		w.says(box, a.UIDs[0], token)
 	}
 }
@@ -401,8 +422,14 @@ func (w *writer) remove(box string, s *boxState) {
 }
 
 func (w *writer) copy(box string, s *boxState, move bool) {
-	uids, to := w.some(s, 3), w.pick()
-	if len(uids) == 0 || to == box {
+	if to := w.pick(); to != box {
+		w.copyTo(box, to, s, move)
+	}
+}
+
+func (w *writer) copyTo(box, to string, s *boxState, move bool) {
+	uids := w.some(s, 3)
+	if len(uids) == 0 {
 		return
 	}
 	kind := "copy"
@@ -410,8 +437,8 @@ func (w *writer) copy(box string, s *boxState, move bool) {
 		kind = "move"
 	}
 	a := w.ask(w.k, w.name, w.id, proto.Do{Kind: kind, Box: box, To: to, UIDs: uids})
-	if a.Missing || a.Closed && len(a.Dest) == 0 {
-		return // one of the two is gone: which, is not said, and nothing has happened
+	if a.Missing || (a.Closed || a.no) && len(a.Dest) == 0 {
+		return // nothing has happened: one of the two is gone (which, is not said), or there is no room
 	}
 	if a.lost && len(a.Dest) == 0 {
 		for _, u := range uids { // any of them may have come over
@@ -427,7 +454,7 @@ func (w *writer) copy(box string, s *boxState, move bool) {
 		return
 	}
 	a.note(box, operation{kind: opHas, uids: uids}, outcome{uids: a.UIDs})
-	if len(a.UIDs) == 0 {
+	if len(a.UIDs) == 0 || len(a.Dest) == 0 {
 		return
 	}
 	in := operation{kind: opAppend, copied: true}
@@ -452,7 +479,7 @@ func (w *writer) content(box string, s *boxState) {
 	}
 	uid := s.msgs[w.rng.IntN(len(s.msgs))].uid
 	a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "content", Box: box, UIDs: []uint32{uid}})
-	if a.Token == "" || a.lost {
+	if a.Token == "" || a.lost || a.no {
 		return
 	}
 	w.mu.Lock()
@@ -509,7 +536,7 @@ func (w *writer) listOp() {
 			a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "rename", Box: name, To: to})
 			a.note(listed, operation{kind: opRename, name: name, to: to}, a.inList())
 			w.mu.Lock()
-			if _, still := w.churn[name]; still && !a.lost && !a.Missing && !a.Exists {
+			if _, still := w.churn[name]; still && !a.lost && !a.no && !a.Missing && !a.Exists {
 				delete(w.churn, name)
 				w.churn[to] = id
 			}
@@ -529,7 +556,7 @@ func (a *asked) inList() outcome {
 func (w *writer) create(name string, churn bool) {
 	a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "create", Box: name})
 	a.note(listed, operation{kind: opCreate, name: name}, a.inList())
-	if a.lost || a.Exists {
+	if a.lost || a.no || a.Exists {
 		return
 	}
 	w.mu.Lock()
@@ -549,14 +576,14 @@ func (w *writer) create(name string, churn bool) {
 func (w *writer) delete(name, id string) {
 	a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "delete", Box: name})
 	a.note(listed, operation{kind: opDelete, name: name}, a.inList())
-	if id != "" && !a.Missing {
+	if id != "" && !a.Missing && !a.no {
 		a.note(id, operation{kind: opClose}, outcome{unknown: a.lost})
 	}
 }
 
 func (w *writer) list() {
 	a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "list"})
-	if a.lost {
+	if a.lost || a.no {
 		return
 	}
 	var all entries
@@ -600,6 +627,9 @@ func (h *history) settle() {
 	}
 }
 
+// noOrder is what a verdict says of a history that is not linearizable.
+const noOrder = "no order explains"
+
 // checkTime bounds the search for an order that explains a history.
 const checkTime = 3 * time.Minute
 
@@ -638,7 +668,7 @@ func (h *history) verdict() []string {
 		case porcupine.Unknown:
 			wrong = append(wrong, fmt.Sprintf("mailbox %q: %d operations could not be checked in %v", part, len(ops), checkTime))
 		default:
-			wrong = append(wrong, fmt.Sprintf("mailbox %q: no order explains its %d operations. %s", part, len(ops), explain(model, ops)))
+			wrong = append(wrong, fmt.Sprintf("mailbox %q: %s its %d operations. %s", part, noOrder, len(ops), explain(model, ops)))
 		}
 	}
 	return wrong
@@ -691,6 +721,6 @@ func (h *history) String() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%d operations answered; without an answer: %v; %d entries in %d partitions: %v; %d messages acknowledged, %d removed by expunge alone",
-		h.told, h.unknown, n, len(h.parts), kinds, acked, removed)
+	return fmt.Sprintf("%d operations answered; refused: %v; without an answer: %v; %d entries in %d partitions: %v; %d messages acknowledged, %d removed by expunge alone",
+		h.told, h.refused, h.unknown, n, len(h.parts), kinds, acked, removed)
 }

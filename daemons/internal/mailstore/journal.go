@@ -297,7 +297,7 @@ func (j *journal) advance() error {
 			return foldErr
 		}
 		if start == j.known && foldErr == nil && j.looked && at-j.lookedAt < j.store.o.Retention/2 {
-			return nil
+			return j.vol.mounted()
 		}
 		if err := j.look(); err != nil {
 			j.forget()

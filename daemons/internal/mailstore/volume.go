@@ -44,6 +44,7 @@ type volume struct {
 	network bool // the server commits each call: no syncs of directories needed
 	journal bool // changes become durable in order (flush.go)
 	flusher flusher
+	mount   atomic.Uint64 // what was mounted when the marker was last looked at (vfs.FS.Mount)
 	slots   chan struct{} // bounds the file operations in progress
 	timeout time.Duration
 	stalls  atomic.Int64 // callers that gave up waiting
@@ -214,6 +215,11 @@ func (s *Store) AddVolume(name, path, id string) error {
 	if err := v.do(context.Background(), func() error { return v.open(id) }); err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)
 	}
+	mounted, err := s.fs.Mount(path)
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", name, ioErr("stat", path, err))
+	}
+	v.mount.Store(mounted)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -289,6 +295,21 @@ func (v *volume) present() error {
 	if id != v.id {
 		return fmt.Errorf("volume %s: %w: %w: found id %s, want %s", v.name, ErrUnavailable, ErrWrongVolume, id, v.id)
 	}
+	return nil
+}
+
+// mounted tells whether the volume is still the file system that it was. Where something is missing that may or may not be
+// there, an unmounted volume looks like one without news. It costs no call to a file server, unless something else has been
+// mounted since.
+func (v *volume) mounted() error {
+	id, err := v.fs.Mount(v.root)
+	if err == nil && id == v.mount.Load() {
+		return nil
+	}
+	if err := v.present(); err != nil {
+		return err
+	}
+	v.mount.Store(id)
 	return nil
 }
 

@@ -111,6 +111,53 @@ func TestUnmounted(t *testing.T) {
 	verify(t, vfs.OS(), root)
 }
 
+// unmountFS is a file system that can be unmounted.
+type unmountFS struct {
+	vfs.FS
+	away bool
+}
+
+func (u *unmountFS) Mount(path string) (uint64, error) {
+	id, err := u.FS.Mount(path)
+	if u.away {
+		id++
+	}
+	return id, err
+}
+
+func (u *unmountFS) Readlink(path string, buf []byte) (int, error) {
+	if u.away {
+		return 0, syscall.ENOENT
+	}
+	return u.FS.Readlink(path, buf)
+}
+
+func (u *unmountFS) Open(path string) (vfs.File, error) {
+	if u.away {
+		return nil, syscall.ENOENT
+	}
+	return u.FS.Open(path)
+}
+
+// TestUnmountedIsNotUnchanged: a mailbox on a volume that is not mounted any more is not taken for one without news.
+func TestUnmountedIsNotUnchanged(t *testing.T) {
+	ctx := context.Background()
+	fs := &unmountFS{FS: vfs.NewMem(time.Now)}
+	box := testInbox(t, testStore(t, fs, "/", "box1"), "account-1")
+	appendOne(t, box, "before", 0)
+	if _, err := box.State(ctx); err != nil {
+		t.Fatal(err)
+	}
+	fs.away = true
+	if st, err := box.State(ctx); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("unmounted: state %v, error %v", st, err)
+	}
+	fs.away = false
+	if st, err := box.State(ctx); err != nil || st.Len() != 1 {
+		t.Error("after mounting again:", st, err)
+	}
+}
+
 // TestHungVolume: a volume that does not answer takes down its own accounts only.
 func TestHungVolume(t *testing.T) {
 	ctx := context.Background()

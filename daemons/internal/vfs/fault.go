@@ -265,6 +265,9 @@ func (f *Fault) SyncJournal(path string) error {
 	return f.do(OpSyncJournal, path, "", func(bool) error { return f.inner.SyncJournal(path) })
 }
 
+// Mount is no operation on a file system: it is neither counted nor failed.
+func (f *Fault) Mount(path string) (uint64, error) { return f.inner.Mount(path) }
+
 func (f *Fault) Statfs(path string) (s StatFS, err error) {
 	err = f.do(OpStatfs, path, "", func(bool) (err error) { s, err = f.inner.Statfs(path); return err })
 	return s, err

@@ -496,6 +496,9 @@ func (m *Mem) SyncDir(p string) error {
 	return nil
 }
 
+// Mount says that all of m is one mounted file system.
+func (m *Mem) Mount(string) (uint64, error) { return 1, nil }
+
 func (m *Mem) Statfs(p string) (StatFS, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -226,6 +226,12 @@ const (
 	magicXFS  = 0x58465342
 )
 
+func (osFS) Mount(path string) (uint64, error) {
+	var st unix.Statx_t
+	err := retry(func() error { return unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, 0, &st) })
+	return uint64(st.Dev_major)<<32 | uint64(st.Dev_minor), err
+}
+
 func (osFS) Statfs(path string) (StatFS, error) {
 	var st unix.Statfs_t
 	if err := retry(func() error { return unix.Statfs(path, &st) }); err != nil {

@@ -42,6 +42,8 @@ type FS interface {
 	// SyncJournal makes durable all that anybody did on the file system of the directory path before the call: it
 	// changes the directory's time of access and modification and syncs it. It means that only where StatFS.Journal is set.
 	SyncJournal(path string) error
+	// Mount identifies the mounted file system that holds path. This machine's kernel knows it: on NFS no call is made.
+	Mount(path string) (uint64, error)
 	// Statfs describes the file system that holds path.
 	Statfs(path string) (StatFS, error)
 }
