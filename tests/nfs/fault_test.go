@@ -132,16 +132,21 @@ func TestFullVolume(t *testing.T) {
 	x.works()
 	for _, c := range []struct {
 		what, flag, id, limit, reason string
-		step                          int
+		step, rooms                   int
 	}{
-		{"quota of a user, files", "-u", "1000", "i", "disk quota exceeded", 1},
-		{"quota of a user, blocks", "-u", "1000", "b", "disk quota exceeded", 4},
-		{"limit of a project, files", "-p", "7", "i", "no space left on device", 1},
-		{"limit of a project, blocks", "-p", "7", "b", "no space left on device", 4},
+		{"quota of a user, files", "-u", "1000", "i", "disk quota exceeded", 1, 8},
+		{"quota of a user, blocks", "-u", "1000", "b", "disk quota exceeded", 80, 4},
+		{"limit of a project, files", "-p", "7", "i", "no space left on device", 1, 8},
+		{"limit of a project, blocks", "-p", "7", "b", "no space left on device", 80, 4},
 	} {
 		x.during(c.what, func() {
-			for room := range 5 {
-				x.everything(x.w[room%2], func() { r.quota(c.flag, c.id, c.limit, r.used(c.flag, c.id, c.limit)+room*c.step) })
+			for room := range c.rooms {
+				limit := func() { r.quota(c.flag, c.id, c.limit, r.used(c.flag, c.id, c.limit)+room*c.step) }
+				if c.limit == "b" { // the disk must be synced to know what is used: once for all
+					limit()
+					limit = nil
+				}
+				x.everything(x.w[room%2], limit)
 				r.quota(c.flag, c.id, c.limit, 0)
 			}
 		})
