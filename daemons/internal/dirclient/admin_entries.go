@@ -275,3 +275,50 @@ func ldapEntry(e Entry) *ldap.Entry {
 	}
 	return out
 }
+
+// SetAccountVolume says where the mail of an account lies from now on. It fails when the directory says something else
+// than from already.
+func (a *Admin) SetAccountVolume(ctx context.Context, acc *Account, from, to string) error {
+	if err := CheckVolumeName(to); err != nil {
+		return err
+	}
+	return a.Modify(ctx, acc.DN, Change{OpDelete, attrVolumeName, []string{from}}, Change{OpAdd, attrVolumeName, []string{to}})
+}
+
+// SetVolumeState changes the state of a volume. ErrNoSuchEntry.
+func (a *Admin) SetVolumeState(ctx context.Context, name, state string) error {
+	switch state {
+	case VolumeActive, VolumeDraining, VolumeClosed:
+	default:
+		return fmt.Errorf("%w: volume state %q: it is active, draining or closed", ErrInvalidName, state)
+	}
+	return a.Modify(ctx, VolumeDN(a.opt.Suffix, name), Change{OpReplace, attrVolumeState, []string{state}})
+}
+
+// DeleteServer deletes a server's entry: from then on it cannot log in to the directory. ErrNoSuchEntry.
+func (a *Admin) DeleteServer(ctx context.Context, name string) error {
+	return a.Delete(ctx, ServerDN(a.opt.Suffix, name))
+}
+
+// Aliases calls each for every alias below a domain, or of all domains for the empty name.
+func (a *Admin) Aliases(ctx context.Context, domain string, each func(*Alias) error) error {
+	base := domainsDN(a.opt.Suffix)
+	if domain != "" {
+		name, err := DomainName(domain)
+		if err != nil {
+			return err
+		}
+		base = DomainDN(a.opt.Suffix, name)
+	}
+	err := a.Search(ctx, base, ScopeSub, "(objectClass="+classAlias+")", aliasAttributes, func(e Entry) error {
+		alias, err := aliasOf(ldapEntry(e))
+		if err != nil {
+			return err
+		}
+		return each(alias)
+	})
+	if errors.Is(err, ErrNoSuchEntry) && domain != "" {
+		return fmt.Errorf("%w: %s", ErrNoSuchDomain, domain)
+	}
+	return err
+}

@@ -37,8 +37,8 @@ func viewAccount(a *dirclient.Account) accountView {
 }
 
 func (t *tool) cmdAccount() *cobra.Command {
-	return group("account", "Add, list, show and delete accounts, set passwords",
-		t.cmdAccountAdd(), t.cmdAccountPassword(), t.cmdAccountList(), t.cmdAccountShow(), t.cmdAccountDelete())
+	return group("account", "Add, list, show, move and delete accounts, set passwords",
+		t.cmdAccountAdd(), t.cmdAccountPassword(), t.cmdAccountList(), t.cmdAccountShow(), t.cmdAccountMove(), t.cmdAccountDelete())
 }
 
 func (t *tool) cmdAccountAdd() *cobra.Command {

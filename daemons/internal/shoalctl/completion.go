@@ -44,6 +44,11 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		"account password": words(t.completeAddress, false, none),
 		"account delete":   words(t.completeAddress, false, none),
 		"account list":     words(t.completeDomain, false, none),
+		"account move":     words(t.completeAddress, false, none),
+		"store verify":     words(t.completeAddress, false, none),
+		"volume drain":     words(t.completeVolume, false, none),
+		"volume close":     words(t.completeVolume, false, none),
+		"volume activate":  words(t.completeVolume, false, none),
 		"domain show":      words(t.completeDomain, false, none),
 		"domain delete":    words(t.completeDomain, false, none),
 		"import":           words(t.completeAddress, false, files),
@@ -61,6 +66,9 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		function   cobra.CompletionFunc
 	}{
 		{"domain add", "volume", words(t.completeVolume, true, none)},
+		{"account move", "to", words(t.completeVolume, true, none)},
+		{"volume drain", "to", words(t.completeVolume, true, none)},
+		{"store verify", "volume", words(t.completeVolume, true, none)},
 		{"domain add", "catch-all", words(t.completeAddress, true, none)},
 		{"import", "format", fixed("auto", "mboxo", "mboxrd", "git")},
 		{"export", "format", fixed("maildir", "mbox")},
