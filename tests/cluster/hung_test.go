@@ -22,6 +22,7 @@ type twoVolumes struct {
 	s       *service
 	hold    *exec.Cmd
 	out     *output
+	mount   string // of the second volume, in a mount namespace of its own
 	imap    string // address
 	ready   string // URL
 	metrics string // URL
@@ -48,12 +49,8 @@ volume "vol02" {
   path = %q
   id   = %q
 }
-
-store {
-  call_timeout = "1s"
-  volume_calls = 24
-}
 `, mount, hungVolumeID)
+	text = strings.Replace(text, "\nstore {\n", "\nstore {\n  call_timeout = \"1s\"\n  volume_calls = 24\n", 1)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +61,7 @@ store {
 		}
 		return m[1]
 	}
-	v := &twoVolumes{s: s, out: &output{}, imap: find(`listener "imaps"`)}
+	v := &twoVolumes{s: s, mount: mount, out: &output{}, imap: find(`listener "imaps"`)}
 	v.ready, v.metrics = "http://"+find("management")+"/readyz", "http://"+find("management")+"/metrics"
 	script := fmt.Sprintf(`cd %[1]s && mkdir -p a trash tmp maint runs && (cd a && seq 0 255 | xargs printf '%%02x\n' | xargs mkdir) &&
 		printf 'shoal-volume 1.0\nid %[2]s\n' >shoal-volume && exec %[3]s -config %[4]s`, mount, hungVolumeID, filepath.Join(bin, "boxd"), path)
@@ -153,21 +150,27 @@ func (v *twoVolumes) use(t *testing.T, u user, subject string) (int, error) {
 	return int(st.NumMessages), nil
 }
 
-// A volume that hangs, with threads blocked in the kernel beyond the reach of any signal, takes down its own accounts only.
-func TestHungVolume(t *testing.T) {
-	s := own(t)
+// onTwoVolumes starts the boxd with two volumes, and makes an account on each.
+func onTwoVolumes(t *testing.T, s *service) (one, two user, v *twoVolumes) {
+	t.Helper()
 	entry := fmt.Sprintf("dn: cn=vol02,ou=volumes,ou=config,o=shoal\nobjectClass: shoalVolume\ncn: vol02\nshoalVolumeId: %s\nshoalVolumeState: active\n", hungVolumeID)
 	if out, err := s.asRoot(t, "vault1", entry, "ldapadd"); err != nil {
 		t.Fatal(out)
 	}
-	alice := s.newAccount(t) // on vol01
+	one = s.newAccount(t) // on vol01
 	var made struct{ Address, Password string }
 	if err := json.Unmarshal([]byte(s.shoalctl(t, "account", "add", "carol-on-two@example.test", "--volume", "vol02", "--generate", "--json")), &made); err != nil {
 		t.Fatal(err)
 	}
-	carol := user{Address: made.Address, Password: made.Password}
-	s.spread(t, carol.Address)
-	v := startTwoVolumes(t, s)
+	two = user{Address: made.Address, Password: made.Password}
+	s.spread(t, two.Address)
+	return one, two, startTwoVolumes(t, s)
+}
+
+// A volume that hangs, with threads blocked in the kernel beyond the reach of any signal, takes down its own accounts only.
+func TestHungVolume(t *testing.T) {
+	s := own(t)
+	alice, carol, v := onTwoVolumes(t, s)
 	for i := range 3 {
 		for _, u := range []user{alice, carol} {
 			if n, err := v.use(t, u, "before"); err != nil || n != i+1 {

@@ -23,11 +23,14 @@ func (s *session) checkQuota(ctx context.Context, bytes, messages int64) error {
 	if !s.hasQuota() || messages == 0 {
 		return nil
 	}
-	u, err := s.acc.Usage(ctx, usageAge)
+	limits := mailstore.Usage{Bytes: max(s.user.QuotaStorage, 0), Messages: max(s.user.QuotaMessages, 0)}
+	u, over, err := s.acc.Over(ctx, limits, mailstore.Usage{Bytes: bytes, Messages: messages}, usageAge)
 	if err != nil {
 		return err
 	}
 	switch {
+	case !over:
+		return nil
 	case s.user.QuotaStorage > 0 && u.Bytes+bytes > s.user.QuotaStorage:
 		return no("OVERQUOTA", "The mailboxes are full: "+itoa(uint64(u.Bytes/1024))+" of "+itoa(uint64(s.user.QuotaStorage/1024))+" KiB are in use")
 	case s.user.QuotaMessages > 0 && u.Messages+messages > s.user.QuotaMessages:

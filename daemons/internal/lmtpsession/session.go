@@ -133,11 +133,12 @@ func (s *session) room(ctx context.Context, a *dirclient.Account, handle *mailst
 	if a.QuotaStorage <= 0 && a.QuotaMessages <= 0 {
 		return nil
 	}
-	u, err := handle.Usage(ctx, usageAge)
+	limits := mailstore.Usage{Bytes: max(a.QuotaStorage, 0), Messages: max(a.QuotaMessages, 0)}
+	u, over, err := handle.Over(ctx, limits, mailstore.Usage{Bytes: max(size, 1), Messages: 1}, usageAge)
 	if err != nil {
 		return fmt.Errorf("usage of account %s: %w", a.ID, err)
 	}
-	if a.QuotaStorage > 0 && u.Bytes+max(size, 1) > a.QuotaStorage || a.QuotaMessages > 0 && u.Messages+1 > a.QuotaMessages {
+	if over {
 		if s.s.o.DeferOverQuota {
 			return fmt.Errorf("%w: %d bytes in %d messages", errFullForNow, u.Bytes, u.Messages)
 		}

@@ -24,6 +24,8 @@ type request struct {
 	mail mailEffect // what it did, when the log is a mailbox's
 	acct acctEffect
 
+	stores bool // a message: not worth the reserve
+
 	done    chan struct{}
 	n       uint64 // the record it is in
 	state   any    // as of that record
@@ -221,6 +223,9 @@ func (j *journal) commit(reqs []*request) {
 	}
 	j.pending, j.pendReqs = nc, reqs
 	n, err := j.place(nc, reqs)
+	for errors.Is(err, ErrNoSpace) && !isUnknown(err) && makesRoom(reqs) && j.vol.giveWay() {
+		n, err = j.place(nc, reqs)
+	}
 	j.pending, j.pendReqs = nonce{}, nil
 	if err != nil && !isUnknown(err) {
 		for _, q := range reqs {
@@ -234,6 +239,16 @@ func (j *journal) commit(reqs []*request) {
 		j.tell()
 		j.store.afterCommit(j)
 	}
+}
+
+// makesRoom tells whether one of the requests is worth the reserve.
+func makesRoom(reqs []*request) bool {
+	for _, q := range reqs {
+		if !q.stores {
+			return true
+		}
+	}
+	return false
 }
 
 // maxAttempts bounds the attempts of one commit: each lost one is somebody else's success.

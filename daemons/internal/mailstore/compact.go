@@ -114,16 +114,17 @@ func (j *journal) delta(tail []tailRecord, chain []link) ([]byte, error) {
 // then (makeDurable).
 func (j *journal) linkSnapshot(n uint64, b []byte) error {
 	tmp := j.dir + "/" + dirTmp + "/" + j.store.nextNonce().String()
-	if err := createFile(j.vol.fs, tmp, b, syncNothing); err != nil {
+	err := j.vol.essential(func() error { return ioErr("write", tmp, createFile(j.vol.fs, tmp, b, syncNothing)) })
+	if err != nil {
 		if isNotExist(err) {
 			return j.gone(tmp)
 		}
-		return ioErr("write", tmp, err)
+		return err
 	}
-	err := j.vol.fs.Link(tmp, j.snapPath(n))
+	err = j.vol.essential(func() error { return ioErr("link", j.snapPath(n), j.vol.fs.Link(tmp, j.snapPath(n))) })
 	_ = j.vol.fs.Unlink(tmp) // what stays is collected
 	if err != nil && !errors.Is(err, syscall.EEXIST) {
-		return ioErr("link", j.snapPath(n), err)
+		return err
 	}
 	return nil
 }
@@ -342,8 +343,9 @@ func (j *journal) cut(n uint64) error {
 	w := j.dir + "/" + dirInterest
 	floor := w + "/" + floorPrefix + string(appendDec(nil, segments-1))
 	if !j.store.knobs.noFence {
-		if err := j.vol.fs.Symlink("-", floor); err != nil && !errors.Is(err, syscall.EEXIST) {
-			return ioErr("symlink", floor, err)
+		err := j.vol.essential(func() error { return ioErr("symlink", floor, j.vol.fs.Symlink("-", floor)) })
+		if err != nil && !errors.Is(err, syscall.EEXIST) {
+			return err
 		}
 		// The floor must outlast a power cut if the first unlink does.
 		if err := j.vol.orderDir(w); err != nil {

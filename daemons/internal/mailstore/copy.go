@@ -56,6 +56,9 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 	if len(msgs) == 0 {
 		return r, nil
 	}
+	if err := dst.j.vol.room(); err != nil {
+		return CopyResult{}, err
+	}
 	dir := to.uidNext / messageDirLen
 	entries := make([]entry, len(msgs))
 	for i, msg := range msgs {
@@ -84,7 +87,7 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 		}
 	}
 	written := dst.j.vol.clk.Boot()
-	q := &request{op: deliverOp(m.j.store.clk.Now().Unix(), entries)}
+	q := &request{stores: true, op: deliverOp(m.j.store.clk.Now().Unix(), entries)}
 	q.confirm = func() error {
 		if dst.j.vol.clk.Boot()-written < recheckAfter {
 			return nil

@@ -126,6 +126,9 @@ func (m *Mailbox) append(ctx context.Context, msgs []AppendMessage, once *Once) 
 	if len(msgs) == 0 {
 		return AppendResult{}, errors.New("append: no messages")
 	}
+	if err := m.j.vol.room(); err != nil {
+		return AppendResult{}, err
+	}
 	st, err := m.plan(ctx)
 	if err != nil {
 		return AppendResult{}, err
@@ -161,7 +164,7 @@ func (m *Mailbox) append(ctx context.Context, msgs []AppendMessage, once *Once) 
 		}
 	}
 	written := m.j.vol.clk.Boot()
-	q := &request{op: deliverOp(m.j.store.clk.Now().Unix(), entries)}
+	q := &request{stores: true, op: deliverOp(m.j.store.clk.Now().Unix(), entries)}
 	var before *earlier
 	if once != nil {
 		q.op = once.guard(msgs[0].Message.contentID(), q.op, &before)

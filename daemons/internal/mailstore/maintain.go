@@ -14,6 +14,7 @@ import (
 // over the volumes for all else. Every server walks; stamps in maint/ see to it that no part of a volume
 // is walked much more often than once per walkEvery, and nothing goes wrong if one is.
 func (s *Store) maintain(ctx context.Context) {
+	s.work.wg.Go(func() { s.keepReserves(ctx) })
 	s.work.wg.Add(1)
 	go func() {
 		defer s.work.wg.Done()
@@ -65,8 +66,8 @@ func (s *Store) walkSlice(ctx context.Context, v *volume, slice int) error {
 		}
 		// A new stamp replaces the old one: whoever comes later finds it.
 		tmp := v.root + "/tmp/" + s.nextNonce().String()
-		if err := createFile(v.fs, tmp, nil, syncNothing); err != nil {
-			return ioErr("write", tmp, err)
+		if err := v.essential(func() error { return ioErr("write", tmp, createFile(v.fs, tmp, nil, syncNothing)) }); err != nil {
+			return err
 		}
 		if err := v.fs.Rename(tmp, stamp); err != nil {
 			return ioErr("rename", tmp, err)

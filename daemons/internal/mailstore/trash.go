@@ -50,10 +50,11 @@ func (a *Account) bury(ctx context.Context, id, name string) error {
 	return a.vol.do(ctx, func() error {
 		path := m.j.dir + "/" + deletedStamp
 		stamp := append(appendEscaped([]byte("name "), name), '\n')
-		if err := writeFile(a.vol.fs, path, stamp); err != nil && !isNotExist(err) {
-			return ioErr("write", path, err)
+		err := a.vol.essential(func() error { return ioErr("write", path, writeFile(a.vol.fs, path, stamp)) })
+		if isNotExist(err) {
+			return nil
 		}
-		return nil
+		return err
 	})
 }
 

@@ -50,6 +50,8 @@ type volume struct {
 	stalls  atomic.Int64 // callers that gave up waiting
 	overdue atomic.Int64 // calls that are in progress for longer than timeout
 	closed  atomic.Bool  // by the operator
+	low     atomic.Bool  // short of space: messages are refused (reserve.go)
+	whole   atomic.Bool  // the reserve was whole when it was made
 
 	clockMu sync.Mutex
 	clockAt time.Duration // boot time of the last look at the file server's clock
@@ -326,8 +328,9 @@ func (v *volume) serverNow(ctx context.Context) (time.Time, error) {
 	err := v.do(ctx, func() error {
 		path := v.root + "/tmp/" + v.store.nextNonce().String()
 		at := v.clk.Boot() // before the call: never ahead of the server
-		if err := createFile(v.fs, path, nil, syncNothing); err != nil {
-			return ioErr("write", path, err)
+		err := v.essential(func() error { return ioErr("write", path, createFile(v.fs, path, nil, syncNothing)) })
+		if err != nil {
+			return err
 		}
 		i, err := v.fs.Lstat(path)
 		_ = v.fs.Unlink(path)

@@ -107,11 +107,15 @@ func (j *journal) register() error {
 	}
 	name := j.store.nextNonce().String()
 	path := j.dir + "/" + dirInterest + "/" + name
-	if err := j.vol.fs.Symlink(j.store.o.HintAddress, path); err != nil && !errors.Is(err, syscall.EEXIST) {
-		if isNotExist(err) {
-			return j.gone(path)
-		}
-		return ioErr("symlink", path, err)
+	err := j.vol.essential(func() error { return ioErr("symlink", path, j.vol.fs.Symlink(j.store.o.HintAddress, path)) })
+	switch {
+	case err == nil, errors.Is(err, syscall.EEXIST):
+	case isNotExist(err):
+		return j.gone(path)
+	case errors.Is(err, ErrNoSpace):
+		return nil // a full volume: the slow re-check has to do
+	default:
+		return err
 	}
 	j.watch.entry, j.watch.since = name, j.vol.clk.Boot()
 	// Entries of earlier runs of this server speak for nobody.
