@@ -43,6 +43,7 @@ type bench struct {
 	messages int
 	entries  int
 	idle     int
+	listed   int
 	sessions int
 	diskStat string // statistics of the disk that dir is on, when it has one of its own
 	cleanups []func()
@@ -64,6 +65,7 @@ func run() int {
 		{"lmtp", "LMTP delivery of 4 KB messages, durable: boxd beside Dovecot with Maildir", benchLMTP},
 		{"smtp", "SMTP accept and deliver to one LMTP sink: switchd beside Postfix", benchSMTP},
 		{"ldap", "LDAP equality search: vaultd beside slapd with mdb", benchLDAP},
+		{"lists", "IMAP lists of a large mailbox, per message: boxd beside Dovecot with Maildir", benchLists},
 		{"idle", "memory of an idle IMAP connection: boxd beside Dovecot", benchIdle},
 	}
 	b := &bench{}
@@ -75,6 +77,7 @@ func run() int {
 	flag.IntVar(&b.messages, "messages", 4000, "messages per mail run")
 	flag.IntVar(&b.entries, "entries", 100000, "entries in the directory")
 	flag.IntVar(&b.idle, "idle", 3000, "idle IMAP connections to boxd (a tenth of it to Dovecot)")
+	flag.IntVar(&b.listed, "listed", 10000, "messages in the mailbox that is listed, a multiple of 200")
 	flag.IntVar(&b.sessions, "sessions", 8, "concurrent sessions of the mail runs")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "bench [flags]: measure Shoal beside Debian's Dovecot, Postfix and slapd. Needs root and those packages.")
