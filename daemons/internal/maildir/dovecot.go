@@ -194,7 +194,7 @@ func (f *Folder) readDovecot(m *Mailbox) ([]uidEntry, func(string, string) []str
 
 // FormatUIDL writes a POP3 unique-id by Dovecot's setting pop3_uidl_format.
 //
-//	format   = *( text / "%" [ "0" width ] *modifier variable )      modifier: X hex with capitals, x without; L, U: case
+//	format   = *( text / "%" [ "0" width ] *modifier variable )      modifier: X, x hexadecimal; L, U: case
 //	variable = "u" UID / "v" UIDVALIDITY / "f" file name / "%"
 //
 // ErrFormat for what cannot be known from the files (%m, %g).

@@ -86,6 +86,7 @@ type Message struct {
 	Letters  string // upper case: DFPRST
 	Keywords []string
 	UIDL     string // POP3 unique-id that the server keeps for it; empty: none of its own
+	Size     int64  // of the file, in bytes
 }
 
 // Mailbox is what is known of a folder.
@@ -309,10 +310,11 @@ func (f *Folder) list() (map[string]Message, map[string]time.Time, error) {
 			if sub == "new" {
 				letters = ""
 			}
+			var size int64
 			if i, err := e.Info(); err == nil {
-				times[base] = i.ModTime()
+				times[base], size = i.ModTime(), i.Size()
 			}
-			files[base] = Message{Path: filepath.Join(dir, e.Name()), Base: base, Letters: letters}
+			files[base] = Message{Path: filepath.Join(dir, e.Name()), Base: base, Letters: letters, Size: size}
 		}
 	}
 	return files, times, nil

@@ -228,6 +228,12 @@ func (m *Mailbox) SkipUIDs(ctx context.Context, next uint32) error {
 	return err
 }
 
+// Content identifies what the message's file holds.
+func (m Message) Content() ContentID { return ContentID{m.FileSize(), m.rec.crc} }
+
+// Content identifies the message.
+func (s *Staged) Content() ContentID { return s.contentID() }
+
 // FilePath is where the file of a message lies, for tools that give it another name.
 func (m *Mailbox) FilePath(msg Message) string { return m.j.messagePath(msg.dir(), msg.msgID()) }
 
