@@ -19,6 +19,8 @@ import (
 const usage = `usage: go run ./images/tool COMMAND [flags]
 
   deb      build the Debian packages
+  tree     build the trees of roles, and print their folders
+  plan     write the plan of a role into a folder, for images/provision
 `
 
 func main() {
@@ -31,7 +33,9 @@ func main() {
 }
 
 var commands = map[string]func(ctx context.Context, args []string) error{
-	"deb": cmdDeb,
+	"deb":  cmdDeb,
+	"tree": cmdTree,
+	"plan": cmdPlan,
 }
 
 func run(ctx context.Context, args []string) error {

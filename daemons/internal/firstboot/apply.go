@@ -230,12 +230,8 @@ func (m *Machine) credentials(s *Seed, enrolled bool, files map[string]file) err
 	return nil
 }
 
-// localFolders makes what lies on the data disk: exports, and volumes and queues without a source.
+// localFolders makes what lies on the data disk: a queue without a source, the folders of a file server.
 func (m *Machine) localFolders(s *Seed) error {
-	folders := map[string]string{} // owner by folder
-	for _, e := range s.Storage.Exports {
-		folders["/var/lib/shoal/export/"+e.Name] = map[string]string{"mail": "642:642", "queue": "641:641"}[e.Kind]
-	}
 	if q := s.Switch.Queue; q != nil && q.Source == "" {
 		path := m.path("/var/lib/shoal/switch/queue")
 		if err := os.MkdirAll(path, 0o700); err != nil {
@@ -248,12 +244,12 @@ func (m *Machine) localFolders(s *Seed) error {
 			return err
 		}
 	}
-	for path, owner := range folders {
-		if err := os.MkdirAll(m.path(path), 0o700); err != nil {
-			return err
-		}
-		if _, err := m.Run("chown", owner, m.path(path)); err != nil {
-			return err
+	if s.Role == "storage" {
+		// The volumes, and what the kernel remembers of its clients: both are mounted to their places from here.
+		for _, dir := range []string{"export", "nfsdcld"} {
+			if err := os.MkdirAll(m.path("/var/lib/shoal", dir), 0o755); err != nil {
+				return err
+			}
 		}
 	}
 	if s.Vault.RootPasswordHash != "" {

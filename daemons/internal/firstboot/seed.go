@@ -54,12 +54,11 @@ type Seed struct {
 	// Address is what others call this machine; default: the host name.
 	Address string `yaml:"address"`
 
-	Box     Box     `yaml:"box"`
-	Switch  Switch  `yaml:"switch"`
-	Vault   Vault   `yaml:"vault"`
-	LB      LB      `yaml:"lb"`
-	Storage Storage `yaml:"storage"`
-	Filter  Filter  `yaml:"filter"`
+	Box    Box    `yaml:"box"`
+	Switch Switch `yaml:"switch"`
+	Vault  Vault  `yaml:"vault"`
+	LB     LB     `yaml:"lb"`
+	Filter Filter `yaml:"filter"`
 	// Settings are for roles that have no key of their own: their templates know the names.
 	Settings map[string]string `yaml:"settings"`
 }
@@ -109,21 +108,8 @@ type LB struct {
 	} `yaml:"vrrp"`
 }
 
-// Storage is what a file server needs beside its agent.
-type Storage struct {
-	Exports []Export `yaml:"exports"`
-}
-
-// Export is a folder of the data disk and who may mount it. Kind says whose it is: mail (boxes) or queue (switches).
-type Export struct {
-	Name    string   `yaml:"name"`
-	Kind    string   `yaml:"kind"`
-	Clients []string `yaml:"clients"`
-}
-
 // Filter is what a filter needs.
 type Filter struct {
-	Clients []string `yaml:"clients"`
 	// Forward are resolvers to ask; none: the name servers of the world.
 	Forward []string `yaml:"forward"`
 }
@@ -236,7 +222,7 @@ func (s *Seed) Check() error {
 	for _, n := range []struct {
 		key  string
 		list []string
-	}{{"balancers", s.Balancers}, {"peers", s.Peers}, {"filter.clients", s.Filter.Clients}} {
+	}{{"balancers", s.Balancers}, {"peers", s.Peers}} {
 		if err := checkNetworks("shoal."+n.key, n.list); err != nil {
 			return err
 		}
@@ -323,24 +309,9 @@ func (s *Seed) checkRole() error {
 				}
 			}
 		}
-	case "storage":
-		for i, e := range s.Storage.Exports {
-			key := fmt.Sprintf("shoal.storage.exports[%d]", i)
-			switch {
-			case !volumeName.MatchString(e.Name):
-				return fmt.Errorf("%s.name: %q: a to z, 0 to 9 and hyphens", key, e.Name)
-			case e.Kind != "mail" && e.Kind != "queue":
-				return fmt.Errorf("%s.kind: %q: write mail or queue", key, e.Kind)
-			case len(e.Clients) == 0:
-				return fmt.Errorf("%s.clients: who may mount it? Name the addresses of the boxes or switches", key)
-			}
-			if err := checkNetworks(key+".clients", e.Clients); err != nil {
-				return err
-			}
-		}
 	case "filter":
-		if len(s.Filter.Clients) == 0 {
-			return errors.New("shoal.filter.clients: the milter and the scanner have no passwords: name the addresses of the switches")
+		if len(s.Peers) == 0 {
+			return errors.New("shoal.peers: milter and scanner know no passwords: name the addresses of the switches")
 		}
 		for _, a := range s.Filter.Forward {
 			if _, err := netip.ParseAddr(a); err != nil {

@@ -79,7 +79,7 @@ func (p *Package) Service() string { return p.Units[0] }
 
 var (
 	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
-	unitName    = regexp.MustCompile(`^[a-z0-9@.-]+\.(service|socket|timer|path|target|mount)$`)
+	unitName    = regexp.MustCompile(`^[a-zA-Z0-9@_.-]+\.(service|socket|timer|path|target|mount|automount)$`)
 )
 
 // Packages reads all packages below a folder, by name.
@@ -147,6 +147,9 @@ func each(dir, file string, f func(string) error) error {
 		return fmt.Errorf("recipes: %w", err)
 	}
 	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
 		path := filepath.Join(dir, e.Name(), file)
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			continue

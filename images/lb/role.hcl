@@ -1,0 +1,9 @@
+role "lb" {
+  summary  = "HAProxy and keepalived before the servers"
+  packages = ["haproxy", "keepalived", "shoalctl", "shoal-agent"]
+  enable   = ["haproxy.service", "keepalived.service"]
+  ports    = [8405, 9145]
+  daemons  = ["shoal-agent.service"]
+  active   = ["haproxy.service", "shoal-agent.service"]
+  limit_mb = 170
+}

@@ -1,0 +1,22 @@
+# Written by first boot from the machine's seed: changes are lost.
+server {
+  name = {{q .Name}}
+}
+
+identity {
+  cert_file = "{{.Identity}}/server.crt"
+  key_file  = "{{.Identity}}/server.key"
+  ca_file   = "{{.Identity}}/ca.crt"
+}
+
+control {
+  address = ":9145"
+}
+
+haproxy {
+  state  = "/var/lib/shoal/agent"
+  base   = "/etc/haproxy/haproxy.cfg"
+  pools  = "/var/lib/shoal/agent/pools.cfg"
+  socket = "/run/haproxy/admin.sock"
+  master = "/run/haproxy-master.sock"
+}

@@ -1,0 +1,21 @@
+# Written by first boot from the machine's seed: changes are lost.
+server {
+  name = {{q .Name}}
+}
+
+identity {
+  cert_file = "{{.Identity}}/server.crt"
+  key_file  = "{{.Identity}}/server.key"
+  ca_file   = "{{.Identity}}/ca.crt"
+}
+
+control {
+  address = ":9145"
+}
+
+exports {
+  state       = "/var/lib/shoal/agent"
+  root        = "/srv/shoal"
+  mail_owner  = "642:642"
+  queue_owner = "641:641"
+}
