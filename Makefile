@@ -11,6 +11,10 @@ COMMANDS := switchd boxd vaultd shoalctl shoal-agent
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -X shoal/daemons/internal/kit.Version=$(VERSION)
 
+# What `make images` builds: all roles, in all formats.
+ROLES   ?=
+FORMATS ?= qcow2,raw,ova
+
 # Time for each fuzz target of `make fuzz`, and which packages are looked at.
 FUZZTIME ?= 20s
 PACKAGES ?= ./...
@@ -110,6 +114,21 @@ completion: build ## Write completions for bash, zsh and fish into dist/completi
 deb: ## Build the Debian packages into dist/deb
 	@scripts/install-deps dpkg-dev
 	@go run ./images/tool deb -out dist/deb
+
+.PHONY: images
+images: ## Build the images of all roles into dist/images (root; ROLES='box lb', FORMATS=qcow2,raw,ova)
+	@scripts/install-deps images
+	@go run ./images/tool images -out dist/images -formats $(FORMATS) $(ROLES)
+
+.PHONY: test-images
+test-images: ## Boot an image of each role in QEMU: time to ready, memory, first boot, data disk (root; about ten minutes)
+	@scripts/install-deps images
+	go test -count=1 -v -timeout 40m ./tests/images/boot
+
+.PHONY: packer
+packer: ## Look at Packer's templates (packer validate)
+	@scripts/install-deps packer
+	@packer/validate
 
 .PHONY: clean
 clean: ## Remove what was built

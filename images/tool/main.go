@@ -20,6 +20,11 @@ const usage = `usage: go run ./images/tool COMMAND [flags]
 
   deb      build the Debian packages
   tree     build the trees of roles, and print their folders
+  check    build the trees of roles and run the acceptance checks on them, in containers
+  images   build images, with a signed manifest and lists of parts
+  sign     put packages and their signed manifest into a folder
+  look     run the checks of a tree that does not run
+  recipes  read the recipes below a folder
   plan     write the plan of a role into a folder, for images/provision
 `
 
@@ -33,9 +38,14 @@ func main() {
 }
 
 var commands = map[string]func(ctx context.Context, args []string) error{
-	"deb":  cmdDeb,
-	"tree": cmdTree,
-	"plan": cmdPlan,
+	"deb":     cmdDeb,
+	"sign":    cmdSign,
+	"look":    cmdLook,
+	"recipes": cmdRecipes,
+	"tree":    cmdTree,
+	"images":  cmdImages,
+	"check":   cmdCheck,
+	"plan":    cmdPlan,
 }
 
 func run(ctx context.Context, args []string) error {
@@ -57,11 +67,15 @@ var say = func() func(format string, args ...any) {
 func cmdDeb(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("deb", flag.ExitOnError)
 	out := flags.String("out", "dist/deb", "put the packages into this `folder`; older ones are removed")
+	key := flags.String("key", "var/keys/release", "sign their manifest with this key of OpenSSH (ed25519); made if it is missing")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	files, err := buildDebs(ctx, *out)
 	if err != nil {
+		return err
+	}
+	if err := signDebs(ctx, *out, *key, files); err != nil {
 		return err
 	}
 	say("%d packages in %s", len(files), *out)

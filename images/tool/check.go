@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"shoal/images/internal/accept"
+	"shoal/images/internal/build"
+	"shoal/images/internal/recipe"
+)
+
+// cmdCheck builds trees and runs the acceptance checks on them.
+func cmdCheck(ctx context.Context, args []string) error {
+	var s settings
+	flags := flag.NewFlagSet("check", flag.ExitOnError)
+	s.flags(flags)
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	base, some, err := roles(flags.Args())
+	if err != nil {
+		return err
+	}
+	b, err := s.builder(ctx)
+	if err != nil {
+		return err
+	}
+	bad := 0
+	for _, r := range some {
+		wrong, err := check(ctx, b, base, r)
+		if err != nil {
+			return fmt.Errorf("role %s: %w", r.Name, err)
+		}
+		for _, w := range wrong {
+			say("%s: NOT ACCEPTED: %s", r.Name, w)
+		}
+		if bad += len(wrong); len(wrong) == 0 {
+			say("%s: accepted", r.Name)
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d findings", bad)
+	}
+	return nil
+}
+
+func check(ctx context.Context, b *build.Builder, base, r *recipe.Role) ([]string, error) {
+	tree, _, err := b.Tree(ctx, base, r)
+	if err != nil {
+		return nil, err
+	}
+	wrong, err := accept.Static(ctx, r, tree)
+	if err != nil {
+		return nil, err
+	}
+	if r.Name == recipe.Base {
+		return wrong, nil
+	}
+	work, err := os.MkdirTemp(b.Cache, "check-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	seed, err := exampleSeed(ctx, tree, work, r)
+	if err != nil {
+		return nil, err
+	}
+	say("%s: starting it in a container", r.Name)
+	c, err := accept.Boot(ctx, filepath.Join(b.Repository, "images/contain"), tree, work, map[string]string{"user-data": seed, "meta-data": "instance-id: check\n"})
+	if err != nil {
+		return nil, err
+	}
+	more, err := accept.Booted(ctx, c, base, r)
+	return append(wrong, more...), errors.Join(err, c.Close())
+}
+
+// exampleSeed is the seed.yaml of a role with credentials made for it, by the image's own shoalctl.
+func exampleSeed(ctx context.Context, tree, work string, r *recipe.Role) (string, error) {
+	text, err := os.ReadFile(filepath.Join(r.Dir, "seed.yaml"))
+	if err != nil {
+		return "", err
+	}
+	seed := "#cloud-config\n" + string(text)
+	ctl := filepath.Join(tree, "usr/bin/shoalctl")
+	if _, err := os.Stat(ctl); err != nil {
+		return seed, nil // a role without certificates
+	}
+	name := r.Name + "1"
+	for _, args := range [][]string{
+		{"ca", "create", filepath.Join(work, "ca")},
+		{"ca", "issue", r.Name, name, "--ca", filepath.Join(work, "ca"), "--out", filepath.Join(work, "id")},
+	} {
+		if out, err := exec.CommandContext(ctx, ctl, args...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("shoalctl %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	seed += "  credentials:\n    directory_password: check\n"
+	for key, file := range map[string]string{"ca": "ca.crt", "cert": name + ".crt", "key": name + ".key"} {
+		pem, err := os.ReadFile(filepath.Join(work, "id", file))
+		if err != nil {
+			return "", err
+		}
+		seed += fmt.Sprintf("    %s: %q\n", key, pem)
+	}
+	return seed, nil
+}
+
+// cmdLook runs the checks of a tree that does not run.
+func cmdLook(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return errors.New("look: name a role and the folder of a tree")
+	}
+	_, some, err := roles(args[:1])
+	if err != nil {
+		return err
+	}
+	wrong, err := accept.Static(ctx, some[0], args[1])
+	if err != nil {
+		return err
+	}
+	for _, w := range wrong {
+		fmt.Println(w)
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%d findings", len(wrong))
+	}
+	return nil
+}
+
+// cmdRecipes reads the recipes below a folder.
+func cmdRecipes(_ context.Context, args []string) error {
+	if len(args) != 1 {
+		return errors.New("recipes: name a folder")
+	}
+	all, err := recipe.Roles(args[0])
+	for _, r := range all {
+		fmt.Printf("%s\t%s\n", r.Name, r.Summary)
+	}
+	return err
+}
