@@ -79,6 +79,14 @@ model-large: ## The same with larger parameters (up to 9 GB of memory, half an h
 	@scripts/install-deps model
 	SHOAL_MODEL=large go test -count=1 -v -timeout 8h ./tests/model
 
+# How long `make soak` goes on.
+SOAK ?= 4h
+
+.PHONY: soak
+soak: ## Histories with faults on real NFS, for SOAK (4h), each checked for linearizability (root)
+	@scripts/install-deps nfs
+	SHOAL_NFS_SOAK='$(SOAK)' go test -count=1 -v -timeout 0 -run '^TestHistories$$' ./tests/nfs
+
 .PHONY: race
 race: ## Unit tests under the race detector (long)
 	go test -race -timeout 30m ./daemons/...

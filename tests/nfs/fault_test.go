@@ -3,8 +3,6 @@ package nfs
 import (
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -131,27 +129,28 @@ func TestFullVolume(t *testing.T) {
 	x := newTrial(r, "full-account")
 	x.works()
 	for _, c := range []struct {
-		what, flag, id, limit, reason string
-		step, rooms                   int
+		what, reason string
+		limit        proto.Limit
+		files        bool
 	}{
-		{"quota of a user, files", "-u", "1000", "i", "disk quota exceeded", 1, 8},
-		{"quota of a user, blocks", "-u", "1000", "b", "disk quota exceeded", 80, 4},
-		{"limit of a project, files", "-p", "7", "i", "no space left on device", 1, 8},
-		{"limit of a project, blocks", "-p", "7", "b", "no space left on device", 80, 4},
+		{"quota of a user, files", "disk quota exceeded", proto.Limit{ID: 1000}, true},
+		{"quota of a user, blocks", "disk quota exceeded", proto.Limit{ID: 1000}, false},
+		{"limit of a project, files", "no space left on device", proto.Limit{ID: 7, Project: true}, true},
+		{"limit of a project, blocks", "no space left on device", proto.Limit{ID: 7, Project: true}, false},
 	} {
 		x.during(c.what, func() {
-			for room := range c.rooms {
-				limit := func() { r.quota(c.flag, c.id, c.limit, r.used(c.flag, c.id, c.limit)+room*c.step) }
-				if c.limit == "b" { // the disk must be synced to know what is used: once for all
-					limit()
-					limit = nil
+			for room := range 12 {
+				c.limit.Files, c.limit.KiB = room, -1
+				if !c.files {
+					c.limit.Files, c.limit.KiB = -1, 32*room // a change of a directory reserves a lot
 				}
-				x.everything(x.w[room%2], limit)
-				r.quota(c.flag, c.id, c.limit, 0)
+				x.everything(x.w[room%2], func() { call[proto.None](r.server, "Limit", c.limit) })
 			}
+			c.limit.Files, c.limit.KiB = -1, -1
+			call[proto.None](r.server, "Limit", c.limit)
 		})
 		kinds := []string{"append"}
-		if c.limit == "i" {
+		if c.files {
 			kinds = append(kinds, "flags", "copy", "move", "expunge", "create")
 		}
 		x.expect(c.reason, kinds...)
@@ -170,31 +169,6 @@ func TestFullVolume(t *testing.T) {
 	x.expect("no space left on device", "append")
 	x.works()
 	x.finish()
-}
-
-// quota limits the files (i) or KiB (b) of a user or project; 0: no limit.
-func (r *rig) quota(flag, id, what string, limit int) {
-	r.t.Helper()
-	unit := map[string]string{"i": "", "b": "k"}[what]
-	r.server.run("xfs_quota", "-x", "-c", fmt.Sprintf("limit %s %shard=%d%s %s", flag, what, limit, unit, id), proto.Disk)
-}
-
-// used is what a user or project uses, in files or KiB.
-func (r *rig) used(flag, id, what string) int {
-	r.t.Helper()
-	if what == "b" {
-		r.server.run("sync") // what is written is not counted before it has its place
-	}
-	out := r.server.run("xfs_quota", "-x", "-c", "quota -v -N -n "+flag+" -"+what+" "+id, proto.Disk)
-	f := strings.Fields(out)
-	if len(f) < 2 {
-		r.t.Fatalf("xfs_quota says %q", out)
-	}
-	n, err := strconv.Atoi(f[1])
-	if err != nil {
-		r.t.Fatalf("xfs_quota says %q", out)
-	}
-	return n
 }
 
 // TestVolumeGoesAway: the volume becomes read-only, at the file server and at a client; it is unmounted under a running store, and

@@ -50,6 +50,9 @@ type plan struct {
 	clockOff []int  // hours by which the clock of each client is wrong
 }
 
+// account is where tests of single operations keep mail.
+const account = "nfs-account-1"
+
 const export = "rw,sync,no_root_squash,fsid=0,no_subtree_check,insecure"
 
 // bounds that are never reached but by what hangs: the machine may be slow.

@@ -1,6 +1,9 @@
 package nfs
 
 import (
+	"fmt"
+	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,15 +39,25 @@ func (k *kernel) dead() bool {
 }
 
 // TestHistories: several writers in each of three kernels do all that can be done to mailboxes, while the file server and a client
-// are killed, a client is stopped for longer than the retention, replies get lost, and the clocks differ by hours. What they were
-// told must be what some sequence of the same operations would have told them.
+// are killed, a client is stopped for longer than the retention, replies get lost, all compact at once, and the clocks differ by
+// hours. What they were told must be what some sequence of the same operations would have told them.
+//
+// With SHOAL_NFS_SOAK set to a duration (make soak) it goes on with other histories for so long.
 func TestHistories(t *testing.T) {
+	var soak time.Duration
+	if text := os.Getenv("SHOAL_NFS_SOAK"); text != "" {
+		var err error
+		if soak, err = time.ParseDuration(text); err != nil {
+			t.Fatal("SHOAL_NFS_SOAK: ", err)
+		}
+	}
 	t.Run("xfs", func(t *testing.T) {
 		r := plan{fs: "xfs", clients: 3, clockOff: []int{0, 7, -5}}.boot(t)
 		r.tiny(false)
 		h := newHistory(r, "history-xfs", 5)
-		h.writers(10_500, 4, seed, r.faults(0)...)
+		h.writers(8_500, 4, seed, h.faults(0)...)
 		h.finish()
+		r.soak(soak / 2)
 	})
 	t.Run("ext4", func(t *testing.T) {
 		r := plan{fs: "ext4", clients: 3}.boot(t)
@@ -52,11 +65,27 @@ func TestHistories(t *testing.T) {
 		h := newHistory(r, "history-ext4", 3)
 		h.writers(2_000, 4, seed+1, fault{0.4, "file server killed", r.server.restart})
 		h.finish()
+		r.soak(soak / 2)
 	})
 }
 
+// soak runs further histories, each with an account of its own and with other clients hit.
+func (r *rig) soak(d time.Duration) {
+	began := time.Now()
+	for n := 1; time.Since(began) < d && !r.t.Failed(); n++ {
+		account := fmt.Sprintf("soak-%05d", n)
+		h := newHistory(r, account, 4)
+		h.writers(10_000, 4, uint64(began.UnixNano()), h.faults(n)...)
+		h.finish()
+		if !r.t.Failed() {
+			r.server.run("sh", "-c", "rm -rf "+proto.Disk+"/export/a/*/"+account)
+		}
+	}
+}
+
 // faults are what happens in the course of a history. The first of them hits client i.
-func (r *rig) faults(i int) []fault {
+func (h *history) faults(i int) []fault {
+	r := h.r
 	k := func(n int) *kernel { return r.clients[(i+n)%len(r.clients)] }
 	return []fault{
 		{0.10, "file server killed", r.server.restart},
@@ -70,7 +99,18 @@ func (r *rig) faults(i int) []fault {
 			<-time.After(2 * retention)
 			r.server.run("ip", "route", "del", "blackhole", k(2).addr()+"/32")
 		}},
-		{0.55, "client killed", func() {
+		{0.50, "three compactors without pause", func() {
+			var all sync.WaitGroup
+			for c, k := range r.clients {
+				all.Go(func() {
+					for range 4 {
+						h.ask(k, k.name+".compactor", 50+c, proto.Do{Kind: "maintain"})
+					}
+				})
+			}
+			all.Wait()
+		}},
+		{0.60, "client killed", func() {
 			k(2).away.Store(true)
 			k(2).restart()
 			r.reopen((i+2)%len(r.clients), false)

@@ -319,13 +319,13 @@ func (s *site) underMail() {
 			}
 		}
 	}
-	more(40)
+	more(30)
 	var seen []map[string]string
 	look := func(k *kernel) { seen = append(seen, s.mailbox(k)) }
 	look(b)
 	before := len(acked)
 	s.server.restart()
-	more(40)
+	more(30)
 	s.t.Logf("file server killed: %d messages acknowledged before, %d by now", before, len(acked))
 	look(a)
 	before = len(acked)
@@ -335,7 +335,7 @@ func (s *site) underMail() {
 	a.start()
 	a.ready()
 	s.startBox(a)
-	more(40)
+	more(30)
 	s.t.Logf("%s killed: %d messages acknowledged before, %d by now", a.name, before, len(acked))
 	for _, l := range loads {
 		l.stop()
@@ -383,7 +383,7 @@ func (s *site) underMail() {
 		call[proto.None](k, "Open", proto.OpenArgs{Server: k.name + "t"})
 	}
 	s.verify()
-	if uids := slices.Collect(maps.Keys(final)); len(uids) < 300 {
+	if uids := slices.Collect(maps.Keys(final)); len(uids) < 250 {
 		s.t.Errorf("%d messages: too few to show anything", len(uids))
 	}
 }

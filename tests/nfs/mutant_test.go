@@ -36,7 +36,7 @@ func TestBrokenIsCaught(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.plan.fs, c.plan.clients = "xfs", 3
+			c.plan.fs, c.plan.clients = "xfs", 2
 			r := c.plan.boot(t)
 			r.tiny(c.noFence)
 			for round := range 3 {
@@ -45,7 +45,7 @@ func TestBrokenIsCaught(t *testing.T) {
 				if c.faults != nil {
 					faults = c.faults(r)
 				}
-				h.writers(900, 3, seed+uint64(round), faults...)
+				h.writers(700, 4, seed+uint64(round), faults...)
 				h.settle()
 				for _, x := range h.verdict() {
 					if strings.Contains(x, noOrder) {

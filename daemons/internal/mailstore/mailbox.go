@@ -352,8 +352,17 @@ func (m *Mailbox) ChangeFlags(ctx context.Context, c FlagChange) (FlagResult, er
 	if err := m.j.submit(ctx, q); err != nil {
 		return FlagResult{}, m.wrap(err)
 	}
+	if !q.mail.resolved {
+		return FlagResult{}, m.wrap(overtaken(q))
+	}
 	s := q.state.(*State)
 	return FlagResult{ModSeq: s.base + q.n, Changed: q.mail.changed, Failed: q.mail.failed, State: s}, nil
+}
+
+// overtaken is the answer when a change stands, but only a snapshot has its record still, because this server was stopped for long
+// in the middle of it: what the change did, and what it left alone, is not known any more.
+func overtaken(q *request) error {
+	return &unknownError{fmt.Errorf("record %d has been compacted before it was answered: %w", q.n, ErrUnavailable)}
 }
 
 // ExpungeResult is the outcome of Expunge.
@@ -384,6 +393,9 @@ func (m *Mailbox) Expunge(ctx context.Context, uids UIDSet, onlyDeleted bool) (E
 	q := &request{op: func(b []byte, x *opContext) []byte { return op.append(b, x.origin) }}
 	if err := m.j.submit(ctx, q); err != nil {
 		return ExpungeResult{}, m.wrap(err)
+	}
+	if !q.mail.resolved {
+		return ExpungeResult{}, m.wrap(overtaken(q))
 	}
 	s := q.state.(*State)
 	return ExpungeResult{UIDs: q.mail.changed, ModSeq: s.base + q.n, State: s}, nil

@@ -131,3 +131,10 @@ func Mask(flags uint8, keywords []string) uint32 {
 	}
 	return mask
 }
+
+// Limit says for how many files and KiB more there is to be room; -1: no limit.
+type Limit struct {
+	Project    bool // of a project, otherwise of a user
+	ID         uint32
+	Files, KiB int
+}
