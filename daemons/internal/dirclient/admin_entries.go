@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -134,8 +133,8 @@ func (a *Admin) DeleteDomain(ctx context.Context, name string) error {
 	return err
 }
 
-// AddAccount creates an account. Without a volume it goes to the domain's default volume, or to the only active
-// one. ErrNoSuchDomain when the domain is not ours; ErrExists, naming who has it, when one of the addresses is
+// AddAccount creates an account. Without a volume it goes to the domain's default volume if that is active, or to the only active
+// one, or where n.Place says. Without a quota it gets that of the domain, or DefaultQuotaStorage. ErrNoSuchDomain when the domain is not ours; ErrExists, naming who has it, when one of the addresses is
 // taken (looked up before adding: two tools at the same moment can still give an alias to two accounts, and
 // lookups of it then answer ErrMalformed until one of them is mended).
 func (a *Admin) AddAccount(ctx context.Context, n NewAccount) (*Account, error) {
@@ -147,11 +146,10 @@ func (a *Admin) AddAccount(ctx context.Context, n NewAccount) (*Account, error) 
 	if err != nil {
 		return nil, err
 	}
-	if n.Volume == "" {
-		if n.Volume, err = a.volumeFor(ctx, d); err != nil {
-			return nil, err
-		}
+	if n.Volume, err = a.volumeFor(ctx, d, &n); err != nil {
+		return nil, err
 	}
+	n.defaultQuota(d)
 	e, err := n.Entry(a.opt.Suffix, a.opt.Clock.Now())
 	if err != nil {
 		return nil, err
@@ -168,29 +166,6 @@ func (a *Admin) AddAccount(ctx context.Context, n NewAccount) (*Account, error) 
 		return nil, err
 	}
 	return accountOf(ldapEntry(e))
-}
-
-func (a *Admin) volumeFor(ctx context.Context, d *Domain) (string, error) {
-	if d.DefaultVolume != "" {
-		return d.DefaultVolume, nil
-	}
-	volumes, err := a.Volumes(ctx)
-	if err != nil {
-		return "", err
-	}
-	var active []string
-	for _, v := range volumes {
-		if v.State == VolumeActive {
-			active = append(active, v.Name)
-		}
-	}
-	switch len(active) {
-	case 1:
-		return active[0], nil
-	case 0:
-		return "", fmt.Errorf("%w: the directory lists no active volume", ErrInvalidName)
-	}
-	return "", fmt.Errorf("%w: domain %s has no default volume: name one of %s", ErrInvalidName, d.Name, strings.Join(active, ", "))
 }
 
 // Account finds an account by any of its addresses. ErrNoSuchAccount.

@@ -106,6 +106,8 @@ type Domain struct {
 	Status        string // StatusActive, StatusSuspended or StatusClosed
 	DefaultVolume string // where new accounts' mail goes
 	CatchAll      string // address that takes mail for unknown local parts; empty: refuse
+	QuotaStorage  int64  // of new accounts, bytes; 0: DefaultQuotaStorage
+	QuotaMessages int64  // of new accounts; 0: no limit
 }
 
 // Server is one server of the service, of any role. Read only.

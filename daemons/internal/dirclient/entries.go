@@ -1,6 +1,7 @@
 package dirclient
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -53,7 +54,7 @@ var (
 	accountAttributes = []string{attrCN, attrMail, attrMailLocal, attrAccountID, attrVolumeName, attrAccountStatus,
 		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep}
 	aliasAttributes  = []string{attrMailLocal, attrMailTarget}
-	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll}
+	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll, attrQuotaStorage, attrQuotaMessages}
 	serverAttributes = []string{attrCN, attrRole, attrAddress, attrVersion}
 	volumeAttributes = []string{attrCN, attrVolumeID, attrVolumeState}
 )
@@ -186,6 +187,7 @@ type NewDomain struct {
 	Status        string // empty: StatusActive
 	DefaultVolume string // where new accounts' mail goes; may be empty
 	CatchAll      string // address of an account; may be empty
+	QuotaStorage  int64  // of new accounts, bytes; 0: DefaultQuotaStorage
 }
 
 // Entry checks the description and gives the entry.
@@ -214,6 +216,9 @@ func (n NewDomain) Entry(suffix string) (Entry, error) {
 	e.set(attrDomainStatus, n.Status)
 	e.set(attrDefaultVolume, n.DefaultVolume)
 	e.set(attrCatchAll, n.CatchAll)
+	if n.QuotaStorage > 0 {
+		e.set(attrQuotaStorage, strconv.FormatInt(n.QuotaStorage, 10))
+	}
 	return e, nil
 }
 
@@ -226,8 +231,10 @@ type NewAccount struct {
 	Volume        string   // where the mail lies; Admin.AddAccount finds one when it is empty
 	Status        string   // empty: StatusActive
 	Password      string   // in clear, which the directory hashes, or "{SCHEME}..."; empty: no login
-	QuotaStorage  int64    // bytes; 0: no limit
-	QuotaMessages int64    // 0: no limit
+	QuotaStorage  int64    // bytes; 0: the domain's, or DefaultQuotaStorage; NoQuota: no limit
+	QuotaMessages int64    // 0: the domain's, if it has one; NoQuota: no limit
+	// Place chooses among several active volumes when neither Volume nor the domain names one.
+	Place func(ctx context.Context, active []string) (string, error)
 }
 
 // Entry checks the description and gives the entry. now becomes the first credential version.

@@ -163,27 +163,31 @@ func accountOf(e *ldap.Entry) (*Account, error) {
 			}
 		}
 	}
-	for _, n := range []struct {
-		attr string
-		to   *int64
-	}{
-		{attrQuotaStorage, &a.QuotaStorage}, {attrQuotaMessages, &a.QuotaMessages}, {attrCredentialVersion, &a.CredentialVersion},
-	} {
-		s := e.GetEqualFoldAttributeValue(n.attr)
-		if s == "" {
-			continue
-		}
-		v, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %s %q is not a number", ErrMalformed, e.DN, n.attr, s)
-		}
-		*n.to = v
+	err := numbers(e, map[string]*int64{attrQuotaStorage: &a.QuotaStorage, attrQuotaMessages: &a.QuotaMessages, attrCredentialVersion: &a.CredentialVersion})
+	if err != nil {
+		return nil, err
 	}
 	for _, s := range e.GetEqualFoldAttributeValues(attrForward) {
 		a.Forward = append(a.Forward, strings.TrimSpace(s))
 	}
 	a.ForwardKeep = strings.EqualFold(e.GetEqualFoldAttributeValue(attrForwardKeep), "TRUE")
 	return a, nil
+}
+
+// numbers reads the attributes that are there.
+func numbers(e *ldap.Entry, to map[string]*int64) error {
+	for attr, n := range to {
+		s := e.GetEqualFoldAttributeValue(attr)
+		if s == "" {
+			continue
+		}
+		v, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %s %q is not a number", ErrMalformed, e.DN, attr, s)
+		}
+		*n = v
+	}
+	return nil
 }
 
 func domainOf(e *ldap.Entry) (*Domain, error) {
@@ -196,6 +200,9 @@ func domainOf(e *ldap.Entry) (*Domain, error) {
 	}
 	if !knownStatus(d.Status) {
 		return nil, fmt.Errorf("%w: %s: %s %q is not known", ErrMalformed, e.DN, attrDomainStatus, d.Status)
+	}
+	if err := numbers(e, map[string]*int64{attrQuotaStorage: &d.QuotaStorage, attrQuotaMessages: &d.QuotaMessages}); err != nil {
+		return nil, err
 	}
 	return d, nil
 }

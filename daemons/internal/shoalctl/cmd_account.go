@@ -57,7 +57,12 @@ every user of this machine could see it.`,
 		Args: exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Address = args[0]
-			if quota != "" {
+			n.Place = t.roomiestVolume
+			switch quota {
+			case "":
+			case "none":
+				n.QuotaStorage = dirclient.NoQuota
+			default:
 				size, err := conf.ParseSize(quota)
 				if err != nil {
 					return usageError{fmt.Errorf("--quota: %w", err)}
@@ -89,9 +94,9 @@ every user of this machine could see it.`,
 	}
 	cmd.Flags().StringVar(&n.DisplayName, "name", "", "the person's name (default: the address before the @)")
 	cmd.Flags().StringSliceVar(&n.Aliases, "alias", nil, "a further address; may be given several times")
-	cmd.Flags().StringVar(&n.Volume, "volume", "", "volume for the mail (default: the domain's)")
-	cmd.Flags().StringVar(&quota, "quota", "", `storage limit, such as "10 GiB" (default: none)`)
-	cmd.Flags().Int64Var(&n.QuotaMessages, "quota-messages", 0, "limit of the number of messages (default: none)")
+	cmd.Flags().StringVar(&n.Volume, "volume", "", "volume for the mail (default: the domain's, or the active one with the most free space)")
+	cmd.Flags().StringVar(&quota, "quota", "", `storage limit, such as "10 GiB", or none (default: the domain's, or 2 GiB)`)
+	cmd.Flags().Int64Var(&n.QuotaMessages, "quota-messages", 0, "limit of the number of messages (default: the domain's, or none)")
 	password.register(cmd, true)
 	return cmd
 }

@@ -1,8 +1,11 @@
 package shoalctl
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
+	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/dirclient"
 )
 
@@ -26,6 +29,7 @@ func (t *tool) cmdDomain() *cobra.Command {
 
 func (t *tool) cmdDomainAdd() *cobra.Command {
 	var n dirclient.NewDomain
+	var quota string
 	cmd := &cobra.Command{
 		Use:     "add DOMAIN",
 		Short:   "Add a domain: mail for it is taken from now on",
@@ -33,6 +37,13 @@ func (t *tool) cmdDomainAdd() *cobra.Command {
 		Args:    exactArgs("the domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Name = args[0]
+			if quota != "" {
+				size, err := conf.ParseSize(quota)
+				if err != nil {
+					return usageError{fmt.Errorf("--quota: %w", err)}
+				}
+				n.QuotaStorage = int64(size)
+			}
 			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				d, err := a.AddDomain(cmd.Context(), n)
 				if err != nil {
@@ -42,7 +53,8 @@ func (t *tool) cmdDomainAdd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&n.DefaultVolume, "volume", "", "volume for the mail of new accounts (default: the only active one)")
+	cmd.Flags().StringVar(&n.DefaultVolume, "volume", "", "volume for the mail of new accounts (default: the active one with the most free space)")
+	cmd.Flags().StringVar(&quota, "quota", "", `storage limit of new accounts, such as "10 GiB" (default: 2 GiB)`)
 	cmd.Flags().StringVar(&n.CatchAll, "catch-all", "", "address of the account that takes mail for unknown addresses")
 	return cmd
 }
