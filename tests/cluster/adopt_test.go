@@ -341,7 +341,7 @@ func TestMaildirChangesHands(t *testing.T) {
 	// Runs while the old server works; some are killed.
 	adopt := func(more ...string) (v struct{ Added, Bytes, FlagsChanged, Expunged, WithoutUID int64 }) {
 		t.Helper()
-		out := s.shoalctl(t, append([]string{"adopt", "run", u.Address, mail, "--volume", volume, "--doveconf", old.conf, "--json"}, more...)...)
+		out := s.shoalctl(t, append([]string{"adopt", "run", u.Address, mail, "--volume-path", volume, "--doveconf", old.conf, "--json"}, more...)...)
 		var raw map[string]any
 		check(t, json.Unmarshal([]byte(out), &raw))
 		number := func(k string) int64 { n, _ := raw[k].(float64); return int64(n) }
@@ -353,7 +353,7 @@ func TestMaildirChangesHands(t *testing.T) {
 	}
 	for i := range 6 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20+15*i)*time.Millisecond)
-		cmd := exec.CommandContext(ctx, filepath.Join(bin, "shoalctl"), "--data", s.data, "adopt", "run", u.Address, mail, "--volume", volume, "--doveconf", old.conf)
+		cmd := exec.CommandContext(ctx, filepath.Join(bin, "shoalctl"), "--data", s.data, "adopt", "run", u.Address, mail, "--volume-path", volume, "--doveconf", old.conf)
 		_ = cmd.Run() // killed, or done
 		cancel()
 	}
@@ -419,11 +419,11 @@ func TestMaildirChangesHands(t *testing.T) {
 	if n := owners(); os.Geteuid() == 0 && n != 43 { // 38 letters - 2 + 1 in INBOX, and 6
 		t.Errorf("%d files are the old server's before the end", n)
 	}
-	s.shoalctl(t, "adopt", "finish", u.Address, "--volume", volume)
+	s.shoalctl(t, "adopt", "finish", u.Address, "--volume-path", volume)
 	if n := owners(); n != 0 {
 		t.Errorf("%d files are the old server's after the end", n)
 	}
-	if out, err := s.tryShoalctl(t, "adopt", "run", u.Address, mail, "--volume", volume); err == nil || !strings.Contains(out, "finished") {
+	if out, err := s.tryShoalctl(t, "adopt", "run", u.Address, mail, "--volume-path", volume); err == nil || !strings.Contains(out, "finished") {
 		t.Errorf("a run after the end: %v\n%s", err, out)
 	}
 
@@ -456,7 +456,7 @@ func TestMaildirChangesHands(t *testing.T) {
 
 	// And back.
 	back := filepath.Join(folder, "home", "Maildir.back")
-	args := []string{"export", u.Address, back, "--volume", volume}
+	args := []string{"export", u.Address, back, "--volume-path", volume}
 	if os.Geteuid() == 0 {
 		args = append(args, "--owner", fmt.Sprint(nobody, ":", nobody))
 	}

@@ -107,6 +107,9 @@ func Open(root string, o Options) (*Tree, error) {
 	if o.Control != "" {
 		t.control = filepath.Clean(o.Control)
 	}
+	if _, err := os.Lstat(filepath.Join(root, "cur")); errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
 	if !isFolder(root) {
 		return nil, fmt.Errorf("%s: %w: it has no folders cur and new", root, ErrNotMaildir)
 	}

@@ -117,7 +117,7 @@ func put(t *testing.T, root string, files map[string]string) {
 }
 
 // Dovecot's lists as they are while it runs: lines of messages that are gone, messages that are not listed yet, half a
-// last line, control files elsewhere, LAYOUT=fs. (Trees that Dovecot itself made: tests/adopt.)
+// last line, control files elsewhere, LAYOUT=fs. (Trees that Dovecot itself made: tests/cluster.)
 func TestDovecotTrees(t *testing.T) {
 	root, control := t.TempDir(), t.TempDir()
 	put(t, root, map[string]string{

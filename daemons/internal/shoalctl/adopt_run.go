@@ -38,6 +38,11 @@ type adoption struct {
 func (t *tool) runAdopt(ctx context.Context, address, root string, f *adoptFlags) (err error) {
 	began := time.Now()
 	r := &adoption{t: t, f: f, v: &adoptView{Account: address, Maildir: root, Final: f.final, Dry: f.dry, Folders: []adoptFolder{}}}
+	defer func() {
+		if errors.Is(err, fs.ErrPermission) {
+			err = errors.Join(err, needRoot(root))
+		}
+	}()
 	if err := r.open(root); err != nil {
 		return err
 	}
@@ -77,6 +82,11 @@ func (t *tool) runAdopt(ctx context.Context, address, root string, f *adoptFlags
 
 // open reads the tree and the settings.
 func (r *adoption) open(root string) (err error) {
+	switch s := maildir.Server(r.f.server); s {
+	case "", maildir.Dovecot, maildir.Courier, maildir.None:
+	default:
+		return usageError{fmt.Errorf("--server %q: it is dovecot, courier or none", s)}
+	}
 	if r.tree, err = maildir.Open(root, maildir.Options{Control: r.f.control, Server: maildir.Server(r.f.server)}); err != nil {
 		return err
 	}
@@ -211,9 +221,6 @@ func (r *adoption) adopt(ctx context.Context, id string, folders []maildir.Folde
 	for i := range folders {
 		f := &folders[i]
 		if err := r.folder(ctx, f, boxes[i]); err != nil {
-			if errors.Is(err, mailstore.ErrNotLinked) && errors.Is(err, fs.ErrPermission) {
-				err = errors.Join(err, needRoot(f.Dir))
-			}
 			return fmt.Errorf("folder %s: %w", f.Name, err)
 		}
 	}

@@ -72,7 +72,7 @@ func (r *adoptRig) adopt(more ...string) [4]int64 {
 }
 
 func (r *adoptRig) try(more ...string) (int, string, string) {
-	return run(r.t, "", append([]string{"adopt", "run", "a@b.test", r.mail, "--volume", r.volume, "--account-id", adoptedID, "--json"}, more...)...)
+	return run(r.t, "", append([]string{"adopt", "run", "a@b.test", r.mail, "--volume-path", r.volume, "--account-id", adoptedID, "--json"}, more...)...)
 }
 
 func (r *adoptRig) open(server string) (*mailstore.Store, *mailstore.Account) {

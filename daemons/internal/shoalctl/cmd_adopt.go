@@ -49,7 +49,7 @@ func (t *tool) cmdAdopt() *cobra.Command {
 func (t *tool) cmdAdoptRun() *cobra.Command {
 	var f adoptFlags
 	cmd := &cobra.Command{
-		Use:   "run ADDRESS MAILDIR --volume PATH",
+		Use:   "run ADDRESS MAILDIR --volume-path PATH",
 		Short: "Give an account the mail of a Maildir tree, by hard links and with its UIDs",
 		Long: `Give an account the mail of a Maildir tree that Dovecot or Courier keeps on the same file system as the
 volume. No message is copied: each file gets a second name in the volume. UIDVALIDITY, UIDs, flags, keywords, dates, folders,
@@ -57,16 +57,16 @@ subscriptions, special uses and POP3 unique-ids are kept, so clients download no
 
 Run it as root, on a machine where both are mounted and where root is not squashed. The steps:
 
-  1. adopt run ADDRESS MAILDIR --volume PATH            while the old server works, as often as you like:
+  1. adopt run ADDRESS MAILDIR --volume-path PATH            while the old server works, as often as you like:
                                                          each run takes over what has changed since the last
   2. stop the old server for this user
-  3. adopt run ADDRESS MAILDIR --volume PATH --final    what came last, and mail that had no UID yet
-  4. adopt finish ADDRESS --volume PATH                 the files become the service's
+  3. adopt run ADDRESS MAILDIR --volume-path PATH --final    what came last, and mail that had no UID yet
+  4. adopt finish ADDRESS --volume-path PATH                 the files become the service's
   5. send mail and clients to the new service
 
 Between 1 and 4 nobody may use the account here. A run that was interrupted, however, goes on where it was. The way
-back is "shoalctl export --volume". Compressed files (zlib plugin: gz, bz2) are stored anew, unpacked.`,
-		Example: `  shoalctl adopt run alice@example.test /srv/mail/vhosts/alice/Maildir --volume /srv/mail/shoal
+back is "shoalctl export --volume-path". Compressed files (zlib plugin: gz, bz2) are stored anew, unpacked.`,
+		Example: `  shoalctl adopt run alice@example.test /srv/mail/vhosts/alice/Maildir --volume-path /srv/mail/shoal
   doveconf -n > dovecot.txt; shoalctl adopt run ... --doveconf dovecot.txt --final`,
 		Args: exactArgs("the account's address", "the Maildir"),
 		RunE: func(cmd *cobra.Command, args []string) error { return t.runAdopt(cmd.Context(), args[0], args[1], &f) },
@@ -86,12 +86,12 @@ back is "shoalctl export --volume". Compressed files (zlib plugin: gz, bz2) are 
 func (t *tool) cmdAdoptFinish() *cobra.Command {
 	var f adoptFlags
 	cmd := &cobra.Command{
-		Use:   "finish ADDRESS --volume PATH",
+		Use:   "finish ADDRESS --volume-path PATH",
 		Short: "Make adopted files the service's own: the old server loses them",
 		Long: `Give all files of an adopted account to the user that the service runs as (the owner of the volume's marker
 file). They are the same files that the old server has under other names, so it cannot read them any longer. No adoption
 runs for this account after that. It may be repeated.`,
-		Example: `  shoalctl adopt finish alice@example.test --volume /srv/mail/shoal`,
+		Example: `  shoalctl adopt finish alice@example.test --volume-path /srv/mail/shoal`,
 		Args:    exactArgs("the account's address"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return t.finishAdopt(cmd.Context(), args[0], &f) },
 	}
@@ -100,7 +100,7 @@ runs for this account after that. It may be repeated.`,
 }
 
 func (f *adoptFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.volume, "volume", "", "root of the account's volume, as it is mounted here")
+	cmd.Flags().StringVar(&f.volume, "volume-path", "", "root of the account's volume, as it is mounted here")
 	cmd.Flags().StringVar(&f.accountID, "account-id", "", "the account's id, where the directory is not at hand")
 }
 
@@ -108,7 +108,7 @@ func (f *adoptFlags) register(cmd *cobra.Command) {
 // the volume must be the account's.
 func (t *tool) openVolume(ctx context.Context, address, path, id string) (s *mailstore.Store, accountID string, err error) {
 	if path == "" {
-		return nil, "", usageError{errors.New("--volume is needed: the root of the volume, as it is mounted here")}
+		return nil, "", usageError{errors.New("--volume-path is needed: the root of the volume, as it is mounted here")}
 	}
 	have, err := mailstore.VolumeID(vfs.OS(), path)
 	if err != nil {
@@ -193,7 +193,7 @@ func (t *tool) printAdopt(v *adoptView) {
 	switch {
 	case v.Dry:
 	case v.Final:
-		t.say("now give the files to the service: shoalctl adopt finish %s --volume ...", v.Account)
+		t.say("now give the files to the service: shoalctl adopt finish %s --volume-path ...", v.Account)
 	default:
 		t.say("repeat this as often as you like; when the old server is stopped, with --final")
 	}

@@ -60,7 +60,7 @@ type exportTarget interface {
 func (t *tool) cmdExport() *cobra.Command {
 	var f exportFlags
 	cmd := &cobra.Command{
-		Use:   "export ADDRESS TARGET {--mailbox NAME | --all | --volume PATH}",
+		Use:   "export ADDRESS TARGET {--mailbox NAME | --all | --volume-path PATH}",
 		Short: "Export an account's mail as a Maildir or as mbox files",
 		Long: `Export an account's mail, over IMAP and with its owner's password. Nothing is changed there: no
 message becomes read.
@@ -78,13 +78,13 @@ does, which import undoes, too.
 
 What is there is never overwritten: TARGET must be new, or an empty folder. The password: as with import.
 
-With --volume the mail is read on its volume, without a password: a Maildir tree for Dovecot with the same UIDVALIDITY,
+With --volume-path the mail is read on its volume, without a password: a Maildir tree for Dovecot with the same UIDVALIDITY,
 UIDs, POP3 unique-ids, keywords and subscriptions, the way back from "adopt". On the same file system the messages are not copied but
 get a second name. Run it as root on a machine that mounts the volume, when nobody uses the account any longer, and name
 the user of the other server with --owner: files have one owner, so the service cannot read them after that.`,
 		Example: `  shoalctl export alice@example.test ~/backup/alice --all
   shoalctl export alice@example.test archive.mbox --mailbox Archive --format mbox
-  shoalctl export alice@example.test /srv/mail/vhosts/alice/Maildir --volume /srv/mail/shoal --owner vmail`,
+  shoalctl export alice@example.test /srv/mail/vhosts/alice/Maildir --volume-path /srv/mail/shoal --owner vmail`,
 		Args: exactArgs("the account's address", "the target"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.runExport(cmd.Context(), args[0], args[1], &f)
@@ -95,9 +95,9 @@ the user of the other server with --owner: files have one owner, so the service 
 	cmd.Flags().StringVar(&f.format, "format", "maildir", "maildir or mbox")
 	cmd.Flags().BoolVar(&f.crlf, "crlf", false, "leave line ends as they are (Maildir only)")
 	cmd.Flags().BoolVar(&f.resume, "resume", false, "go on with an export that was interrupted (Maildir only)")
-	cmd.Flags().StringVar(&f.volume, "volume", "", "root of the account's volume, as it is mounted here: read the mail there")
-	cmd.Flags().StringVar(&f.accountID, "account-id", "", "with --volume: the account's id, where the directory is not at hand")
-	cmd.Flags().StringVar(&f.owner, "owner", "", "with --volume: USER[:GROUP] that everything is given to")
+	cmd.Flags().StringVar(&f.volume, "volume-path", "", "root of the account's volume, as it is mounted here: read the mail there")
+	cmd.Flags().StringVar(&f.accountID, "account-id", "", "with --volume-path: the account's id, where the directory is not at hand")
+	cmd.Flags().StringVar(&f.owner, "owner", "", "with --volume-path: USER[:GROUP] that everything is given to")
 	f.password.register(cmd, false)
 	return cmd
 }
@@ -105,11 +105,11 @@ the user of the other server with --owner: files have one owner, so the service 
 func (f *exportFlags) check() error {
 	switch {
 	case f.volume != "" && (f.mailbox != "" || f.format != "maildir" || f.crlf || f.resume):
-		return usageError{errors.New("--volume exports the whole account as a Maildir, with the messages as they are")}
+		return usageError{errors.New("--volume-path exports the whole account as a Maildir, with the messages as they are")}
 	case f.volume != "":
 		return nil
 	case f.owner != "" || f.accountID != "":
-		return usageError{errors.New("--owner and --account-id go with --volume")}
+		return usageError{errors.New("--owner and --account-id go with --volume-path")}
 	case ways(f.mailbox != "", f.all) != 1:
 		return usageError{errors.New("export needs --mailbox or --all")}
 	case f.format != "maildir" && f.format != "mbox":

@@ -53,6 +53,8 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		"domain delete":    words(t.completeDomain, false, none),
 		"import":           words(t.completeAddress, false, files),
 		"export":           words(t.completeAddress, false, files),
+		"adopt run":        words(t.completeAddress, false, files),
+		"adopt finish":     words(t.completeAddress, false, none),
 		"queue show":       words(t.completeEntry, false, none),
 		"queue retry":      words(t.completeEntry, true, none),
 		"queue delete":     words(t.completeEntry, true, none),
@@ -72,6 +74,7 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		{"domain add", "catch-all", words(t.completeAddress, true, none)},
 		{"import", "format", fixed("auto", "mboxo", "mboxrd", "git")},
 		{"export", "format", fixed("maildir", "mbox")},
+		{"adopt run", "server", fixed("dovecot", "courier", "none")},
 	} {
 		if cmd, _, err := root.Find(strings.Fields(flag.path)); err == nil {
 			_ = cmd.RegisterFlagCompletionFunc(flag.name, flag.function) // it fails only for a flag that is not there
