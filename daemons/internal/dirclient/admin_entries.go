@@ -161,6 +161,12 @@ func (a *Admin) AddAccount(ctx context.Context, n NewAccount) (*Account, error) 
 		case !errors.Is(err, ErrNoSuchAccount):
 			return nil, err
 		}
+		switch other, err := a.Alias(ctx, address); {
+		case err == nil:
+			return nil, fmt.Errorf("%w: %s is an address of the alias %s", ErrExists, address, other.DN)
+		case !errors.Is(err, ErrNoSuchAlias):
+			return nil, err
+		}
 	}
 	if err := a.Add(ctx, e); err != nil {
 		return nil, err

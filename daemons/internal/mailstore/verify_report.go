@@ -80,3 +80,16 @@ func (r *Report) Plus(o *Report) *Report {
 		Trash: o.Trash, Problems: slices.Concat(r.Problems, o.Problems),
 	}
 }
+
+// Affected lists the accounts about which something was found, orphans included.
+func (r *Report) Affected() []string {
+	var out []string
+	for _, p := range r.Problems {
+		out = append(out, p.Account)
+	}
+	for _, o := range r.Orphans {
+		out = append(out, o.Account)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

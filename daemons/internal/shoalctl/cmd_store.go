@@ -16,7 +16,7 @@ import (
 func jsonLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 func (t *tool) cmdStore() *cobra.Command {
-	return group("store", "Check and repair what is on the volumes", t.cmdStoreVerify())
+	return group("store", "Check and repair what is on the volumes", t.cmdStoreVerify(), t.cmdStoreRepair(), t.cmdStoreRenumber())
 }
 
 // boxConfigFlag is for all commands that work on volumes.

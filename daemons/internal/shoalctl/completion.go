@@ -46,6 +46,18 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		"account list":     words(t.completeDomain, false, none),
 		"account move":     words(t.completeAddress, false, none),
 		"store verify":     words(t.completeAddress, false, none),
+		"store repair":     words(t.completeAddress, false, none),
+		"store renumber":   words(t.completeAddress, false, none),
+		"mailbox list":     words(t.completeAddress, false, none),
+		"mailbox show":     words(t.completeAddress, false, none),
+		"mailbox restore":  words(t.completeAddress, false, none),
+		"alias delete":     words(t.completeAlias, false, none),
+		"alias list":       words(t.completeDomain, false, none),
+		"forward add":      words(t.completeAddress, false, none),
+		"forward delete":   words(t.completeAddress, false, none),
+		"forward list":     words(t.completeDomain, false, none),
+		"server show":      words(t.completeServer, false, none),
+		"server delete":    words(t.completeServer, false, none),
 		"volume drain":     words(t.completeVolume, false, none),
 		"volume close":     words(t.completeVolume, false, none),
 		"volume activate":  words(t.completeVolume, false, none),
@@ -70,6 +82,9 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		{"domain add", "volume", words(t.completeVolume, true, none)},
 		{"account move", "to", words(t.completeVolume, true, none)},
 		{"volume drain", "to", words(t.completeVolume, true, none)},
+		{"store repair", "volume", words(t.completeVolume, true, none)},
+		{"store renumber", "volume", words(t.completeVolume, true, none)},
+		{"server add", "role", fixed("switch", "box", "vault", "lb", "webmail", "provision")},
 		{"store verify", "volume", words(t.completeVolume, true, none)},
 		{"domain add", "catch-all", words(t.completeAddress, true, none)},
 		{"import", "format", fixed("auto", "mboxo", "mboxrd", "git")},
@@ -126,6 +141,14 @@ func (t *tool) completeDomain(ctx context.Context, prefix string) []string {
 
 func (t *tool) completeVolume(ctx context.Context, prefix string) []string {
 	return t.completeBy(ctx, "shoalVolume", "cn", prefix)
+}
+
+func (t *tool) completeAlias(ctx context.Context, prefix string) []string {
+	return t.completeBy(ctx, "shoalAlias", "mailLocalAddress", prefix)
+}
+
+func (t *tool) completeServer(ctx context.Context, prefix string) []string {
+	return t.completeBy(ctx, "shoalServer", "cn", prefix)
 }
 
 // completeEntry proposes the oldest entries of the queue.

@@ -26,6 +26,7 @@ import (
 	"shoal/daemons/internal/devcluster"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/enrol"
+	"shoal/daemons/internal/mailstore"
 )
 
 // Exit codes.
@@ -107,7 +108,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, dirclient.ErrExists), errors.Is(err, dirclient.ErrNoSuchAccount),
 		errors.Is(err, dirclient.ErrNoSuchDomain), errors.Is(err, dirclient.ErrNoSuchEntry),
-		errors.Is(err, errNoSuchEntry), errors.Is(err, dirclient.ErrNoSuchAlias), errors.Is(err, dirclient.ErrNoSuchToken), errors.Is(err, errNoSuchMailbox), errors.Is(err, errTargetExists):
+		errors.Is(err, errNoSuchEntry), errors.Is(err, mailstore.ErrNoMailbox), errors.Is(err, mailstore.ErrMailboxExists), errors.Is(err, dirclient.ErrNoSuchAlias), errors.Is(err, dirclient.ErrNoSuchToken), errors.Is(err, errNoSuchMailbox), errors.Is(err, errTargetExists):
 		return exitName
 	case errors.Is(err, dirclient.ErrUnavailable), errors.Is(err, errUnreachable), errors.Is(err, enrol.ErrUnreachable), errors.Is(err, devcluster.ErrNotRunning):
 		return exitUnreachable
@@ -143,7 +144,7 @@ With --json every command answers in JSON.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("shoalctl {{.Version}}\n")
 	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdImport(), t.cmdExport(), t.cmdAdopt(), t.cmdQueue(), t.cmdDoctor(), t.cmdStorage(), t.cmdEnrol(), t.cmdToken(), t.cmdCA(),
-		t.cmdVolume(), t.cmdStore(), t.cmdMan(),
+		t.cmdVolume(), t.cmdStore(), t.cmdMailbox(), t.cmdAlias(), t.cmdForward(), t.cmdServer(), t.cmdMan(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	t.addCompletion(root)
 	return root
