@@ -111,7 +111,7 @@ func (h *history) ask(k *kernel, who string, id int, d proto.Do) *asked {
 	case a.no:
 		h.refused[d.Kind+": "+reason(nil, a.Err)]++
 	case a.lost:
-		h.unknown[reason(err, a.Err)]++
+		h.unknown[d.Kind+": "+reason(err, a.Err)]++
 	default:
 		h.told++
 	}

@@ -63,7 +63,7 @@ func TestHistories(t *testing.T) {
 		r := plan{fs: "ext4", clients: 3}.boot(t)
 		r.tiny(false)
 		h := newHistory(r, "history-ext4", 3)
-		h.writers(2_000, 4, seed+1, fault{0.4, "file server killed", r.server.restart})
+		h.writers(2_200, 4, seed+1, fault{0.4, "file server killed", r.server.restart})
 		h.finish()
 		r.soak(soak / 2)
 	})
