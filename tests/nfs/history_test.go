@@ -105,7 +105,10 @@ func (h *history) ask(k *kernel, who string, id int, d proto.Do) *asked {
 	if a.Corrupt && len(h.wrong) < 20 {
 		h.wrong = append(h.wrong, fmt.Sprintf("%s: %s: %s", who, d.Kind, a.Err))
 	}
-	a.no = (a.NoSpace || a.ReadOnly) && !strings.Contains(a.Err, "outcome unknown")
+	if strings.Contains(a.Err, "outcome unknown") { // whatever the reason
+		a.Closed, a.Missing, a.Exists, a.NoSpace, a.ReadOnly = false, false, false, false, false
+	}
+	a.no = a.NoSpace || a.ReadOnly
 	a.lost = err != nil || a.Err != "" && !a.Closed && !a.Missing && !a.Exists && !a.no
 	switch {
 	case a.no:
