@@ -37,6 +37,8 @@ const (
 	relistAfter = time.Minute
 	// quietAfter is how long c/ is left alone after an error of the volume.
 	quietAfter = 30 * time.Second
+	// noWriteAfter is how long no pack is written after one could not be, for want of space perhaps.
+	noWriteAfter = 10 * time.Minute
 	// maxPacks bounds the packs of a mailbox that are looked at.
 	maxPacks = 64
 )
@@ -64,6 +66,7 @@ type packBox struct {
 	listed   bool
 	listedAt time.Duration
 	quiet    time.Duration // no I/O before
+	noWrite  time.Duration // no pack is written before
 
 	fresh      map[uint32]packRecord // by UID
 	freshCount atomic.Int32

@@ -482,6 +482,40 @@ func TestNoPacksOnAFullVolume(t *testing.T) {
 	}
 }
 
+// Where packs can not be written, those that are there are still read, and writing is not tried all the time.
+func TestPacksOfAFullVolumeAreRead(t *testing.T) {
+	mem := &fullFS{FS: vfs.NewMem(time.Now)}
+	f := vfs.NewFault(mem)
+	box := testInbox(t, testStore(t, f, "/", "box1"), "account-1")
+	fillWith(t, box, 200)
+	first := func(uid uint32) bool { return uid <= 100 }
+	putAll(t, box, first)
+	flushNow(t, box)
+	mem.full = true
+	cold := testInbox(t, testStore(t, f, "/", "box2"), "account-1")
+	if n := putAll(t, cold, every); n != 100 {
+		t.Error(n, "derived, want 100")
+	}
+	idle(t, cold.j.store)
+	f.Reset()
+	for range 5 {
+		d := cold.Derived(200)
+		d.put(packRecord{packKey{uid: 300}, "more"})
+		d.Close()
+		idle(t, cold.j.store)
+	}
+	if n := f.Counts(); n.Total() != 0 {
+		t.Errorf("%v on a full volume", n)
+	}
+	c := cold.j.store.packs
+	c.mu.Lock()
+	c.dropBox(c.boxes[cold.j.dir])
+	c.mu.Unlock()
+	if n := putAll(t, cold, first); n != 0 {
+		t.Error(n, "not read")
+	}
+}
+
 type fullFS struct {
 	vfs.FS
 	full bool

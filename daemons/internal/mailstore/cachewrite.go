@@ -39,7 +39,7 @@ type packJob struct {
 func (b *packBox) due(live int) bool {
 	n, now := len(b.fresh), b.vol.clk.Boot()
 	switch {
-	case b.gone || b.flushing || now < b.quiet:
+	case b.gone || b.flushing || now < b.noWrite:
 		return false
 	case b.flushed && now-b.flushedAt < flushPause && n < flushMany:
 		return false
@@ -50,7 +50,7 @@ func (b *packBox) due(live int) bool {
 // flushSoon asks for the fresh records to be written. The caller holds mu.
 func (d *Derived) flushSoon() {
 	c, b := d.c, d.box
-	if b.gone || b.flushing || b.vol.clk.Boot() < b.quiet {
+	if b.gone || b.flushing || b.vol.clk.Boot() < b.noWrite {
 		return
 	}
 	b.flushing = true
@@ -72,13 +72,18 @@ func (d *Derived) flushSoon() {
 			j := w.jobs[0]
 			w.jobs = w.jobs[1:]
 			c.mu.Unlock()
-			if err := c.flush(ctx, j.m, j.box, false); err != nil && !errors.Is(err, ErrMailboxClosed) {
-				c.trouble(ctx, s, j.box, err)
+			err := c.flush(ctx, j.m, j.box, false)
+			if err != nil && ctx.Err() == nil && !errors.Is(err, ErrMailboxClosed) {
+				s.log.Debug("pack of derived records not written", "mailbox", j.box.dir, "err", err)
+				s.metrics.packs.failed.Inc()
 			}
 			c.mu.Lock()
 			b := j.box
+			if err != nil {
+				b.noWrite = b.vol.clk.Boot() + noWriteAfter
+			}
 			b.flushing, b.flushed, b.flushedAt = false, true, b.vol.clk.Boot()
-			if b.again && len(b.fresh) >= flushCount && !b.gone && b.vol.clk.Boot() >= b.quiet {
+			if b.again && len(b.fresh) >= flushCount && !b.gone && err == nil {
 				b.flushing = true
 				w.jobs = append(w.jobs, j)
 			}
