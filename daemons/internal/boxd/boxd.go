@@ -27,7 +27,9 @@ import (
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/deliver"
 	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/filter"
 	"shoal/daemons/internal/hint"
 	"shoal/daemons/internal/imapsession"
 	"shoal/daemons/internal/kit"
@@ -35,6 +37,7 @@ import (
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/popsession"
+	"shoal/daemons/internal/sievesession"
 	"shoal/daemons/internal/vfs"
 )
 
@@ -61,6 +64,7 @@ type box struct {
 	hints  *hint.Server
 	imap   *imapsession.Server
 	pop    *popsession.Server
+	sieve  *sievesession.Server
 	lmtp   *lmtpsession.Server
 	watch  *directoryWatch
 	finder *finder
@@ -207,6 +211,18 @@ func (b *box) buildSessions(c *Config) (err error) {
 		return err
 	}
 	b.undo = append(b.undo, b.pop.Close)
+	b.sieve, err = sievesession.New(sievesession.Options{
+		Store: b.store, Auth: b.auth, TLS: o.TLS, Server: b.env.Server,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.ManageSieve,
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.sieve.Close)
+	scripts, err := b.buildFilter(c)
+	if err != nil {
+		return err
+	}
 	connections := 0 // the listeners bound them; the server adds no bound of its own
 	for _, l := range c.Listeners {
 		if kind(l) == kindLMTP {
@@ -221,6 +237,7 @@ func (b *box) buildSessions(c *Config) (err error) {
 		Hostname: b.env.Server, Store: b.store, Accounts: b.dir,
 		TLS:             b.env.Creds.ServerTLS(pki.RoleSwitch, pki.RoleOperator),
 		MaxMessageBytes: int64(c.LMTP.MaxMessage), MaxRecipients: c.LMTP.MaxRecipients, ReadTimeout: c.LMTP.ReadTimeout,
+		Filter:         scripts,
 		MaxConnections: connections, DeferOverQuota: c.LMTP.OverQuota == "defer", DuplicateWindow: duplicates,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	})
@@ -229,6 +246,26 @@ func (b *box) buildSessions(c *Config) (err error) {
 	}
 	b.undo = append(b.undo, b.lmtp.Close)
 	return nil
+}
+
+// buildFilter makes what runs the accounts' scripts, and the way to the switches for what they send.
+func (b *box) buildFilter(c *Config) (*filter.Filter, error) {
+	o := filter.Options{
+		Store: b.store, Domains: b.dir, Hostname: b.env.Server, Settings: c.Sieve,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+	}
+	if c.Relay != nil {
+		out, err := deliver.New(deliver.Options{
+			Settings: *c.Relay, TLS: b.env.Creds.ClientTLS(pki.RoleSwitch), Name: b.env.Server,
+			Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+		})
+		if err != nil {
+			return nil, err
+		}
+		b.undo = append(b.undo, out.Close)
+		o.Outbox = out
+	}
+	return filter.New(o)
 }
 
 // listen binds a listener and says who serves it.
@@ -246,6 +283,9 @@ func (b *box) listen(c conf.Listener) error {
 		options = append(options, kit.WithFarewell("-ERR [SYS/TEMP] too many connections, try again later\r\n"))
 	case kindPOPS:
 		serve = b.pop.ServeTLS
+	case kindSieve:
+		serve = b.sieve.Serve
+		options = append(options, kit.WithFarewell("BYE (TRYLATER) \"Too many connections, try again later\"\r\n"))
 	case kindLMTP:
 		serve = b.lmtp.Serve
 		options = append(options, kit.WithFarewell("421 4.3.2 Too many connections, try again later\r\n"))
@@ -285,8 +325,8 @@ func (b *box) Run(ctx context.Context) error {
 // Drain says goodbye to the sessions. Hints are taken until the end.
 func (b *box) Drain(ctx context.Context) error {
 	var all sync.WaitGroup
-	errs := make([]error, 3)
-	for i, shutdown := range []func(context.Context) error{b.imap.Shutdown, b.pop.Shutdown, b.lmtp.Shutdown} {
+	errs := make([]error, 4)
+	for i, shutdown := range []func(context.Context) error{b.imap.Shutdown, b.pop.Shutdown, b.sieve.Shutdown, b.lmtp.Shutdown} {
 		all.Go(func() { errs[i] = shutdown(ctx) })
 	}
 	all.Wait()
@@ -316,6 +356,7 @@ func (b *box) Reload(_ context.Context, c kit.Config) error {
 	}
 	b.imap.SetLimits(c.(*Config).IMAP)
 	b.pop.SetLimits(c.(*Config).POP)
+	b.sieve.SetLimits(c.(*Config).ManageSieve)
 	b.dir.Flush()
 	return nil
 }

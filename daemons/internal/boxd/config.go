@@ -11,13 +11,16 @@ import (
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/deliver"
 	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/filter"
 	"shoal/daemons/internal/hint"
 	"shoal/daemons/internal/imapsession"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/popsession"
+	"shoal/daemons/internal/sievesession"
 	"shoal/daemons/internal/vfs"
 )
 
@@ -43,7 +46,7 @@ import (
 //	listener "lmtp" { address = "127.0.0.1:24" }
 //	listener "hint" { address = "127.0.0.1:7001" }
 //
-// The label of a listener says what is served there: imap, imaps, pop3, pop3s, lmtp or hint, alone or followed by a
+// The label of a listener says what is served there: imap, imaps, pop3, pop3s, managesieve, lmtp or hint, alone or followed by a
 // hyphen and whatever tells several of a kind apart ("imap-inside").
 type Config struct {
 	Server     conf.Server      `hcl:"server,block"`
@@ -62,8 +65,15 @@ type Config struct {
 	IMAP  imapsession.Limits `hcl:"imap,block"`
 	POP   popsession.Limits  `hcl:"pop,block"`
 	LMTP  LMTP               `hcl:"lmtp,block"`
-	Hints hint.Settings      `hcl:"hints,block"`
-	Store Store              `hcl:"store,block"`
+
+	// Sieve is what scripts may do, ManageSieve who may change them, Relay where what they send goes: the relay listeners of
+	// switches. Without it they can send nothing.
+	Sieve       filter.Settings     `hcl:"sieve,block"`
+	ManageSieve sievesession.Limits `hcl:"managesieve,block"`
+	Relay       *deliver.Settings   `hcl:"relay,block"`
+
+	Hints hint.Settings `hcl:"hints,block"`
+	Store Store         `hcl:"store,block"`
 }
 
 // LMTP bounds what switches may send.
@@ -110,11 +120,12 @@ const (
 	kindIMAPS = "imaps"
 	kindPOP   = "pop3"
 	kindPOPS  = "pop3s"
+	kindSieve = "managesieve"
 	kindLMTP  = "lmtp"
 	kindHint  = "hint"
 )
 
-var kinds = []string{kindIMAP, kindIMAPS, kindPOP, kindPOPS, kindLMTP, kindHint}
+var kinds = []string{kindIMAP, kindIMAPS, kindPOP, kindPOPS, kindSieve, kindLMTP, kindHint}
 
 // kind is what a listener serves, by its label.
 func kind(l conf.Listener) string {
@@ -153,7 +164,7 @@ func (c *Config) Validate() error {
 		case (k == kindIMAPS || k == kindPOPS) && !l.TLS:
 			return conf.Invalid("listener", "listener %q: %s begins with TLS: write tls = true in it, or name it %q", l.Name, k, strings.TrimSuffix(k, "s"))
 		case k != kindIMAPS && k != kindPOPS && l.TLS:
-			return conf.Invalid("listener", "listener %q: tls = true is for imaps and pop3s only: imap, pop3 and lmtp use STARTTLS, and hint demands TLS in any case", l.Name)
+			return conf.Invalid("listener", "listener %q: tls = true is for imaps and pop3s only: imap, pop3, managesieve and lmtp use STARTTLS, and hint demands TLS in any case", l.Name)
 		case k != kindLMTP && k != kindHint && c.PublicTLS == nil:
 			return conf.Invalid("listener", "listener %q needs a certificate for its clients: add a block public_tls { cert_file = ... key_file = ... }", l.Name)
 		case k == kindHint && len(l.ProxyFrom) > 0:

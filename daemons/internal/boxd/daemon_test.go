@@ -251,7 +251,7 @@ func TestRefusedStarts(t *testing.T) {
 		{"hint listener everywhere", func(s *site) { s.replace(s.hint, "0.0.0.0:7001") },
 			[]string{"bound to every address", "hints { address"}},
 		{"unknown listener", func(s *site) { s.replace(`listener "lmtp"`, `listener "pop4"`) },
-			[]string{`"pop4"`, "imap, imaps, pop3, pop3s, lmtp, hint"}},
+			[]string{`"pop4"`, "imap, imaps, pop3, pop3s, managesieve, lmtp, hint"}},
 		{"imaps without tls", func(s *site) { s.replace("  tls     = true\n", "") },
 			[]string{`"imaps"`, "tls = true"}},
 		{"unmounted volume", func(s *site) {

@@ -130,6 +130,7 @@ type RcptResult struct {
 	Text string // the text of the server's 250
 
 	delivered bool
+	original  string // what the sender wrote, where that differs
 }
 
 // Error is a refusal in the server's own words: code, enhanced code (zero when it gave none), text.

@@ -30,13 +30,21 @@ type Transaction struct {
 
 // Rcpt offers one recipient. Nil: accepted, its outcome will be in Data's results. *Error: refused in
 // the server's words. Otherwise ErrUnavailable, ErrBusy or ErrNeedsUTF8: nothing is known about the recipient.
-func (x *Transaction) Rcpt(a mailaddr.Address) error {
+func (x *Transaction) Rcpt(a mailaddr.Address) error { return x.RcptFor(a, mailaddr.Address{}) }
+
+// RcptFor is Rcpt for a recipient that the sender wrote differently, with a subaddress for instance: the server learns it as ORCPT
+// (RFC 3461 §4.2) if it has DSN and the address is ASCII.
+func (x *Transaction) RcptFor(a, original mailaddr.Address) error {
 	if x.ended {
 		return errors.New("deliver: Rcpt after the end of the transaction")
 	}
-	err := x.offer(&a)
+	offered := RcptResult{Rcpt: a}
+	if !original.IsNull() && original.IsASCII() && original.Key() != a.Key() {
+		offered.original = original.String()
+	}
+	err := x.offer(&offered)
 	if err == nil {
-		x.rcpts = append(x.rcpts, RcptResult{Rcpt: a})
+		x.rcpts = append(x.rcpts, offered)
 	}
 	x.t.m.offered.WithLabelValues(outcome(err)).Inc()
 	return err
@@ -95,13 +103,13 @@ func (x *Transaction) drop(keep bool) {
 
 // offer sends RCPT for a, over the connection of the transaction or over the first server that takes the
 // transaction as it is so far. With a nil a it only makes sure that there is such a connection.
-func (x *Transaction) offer(a *mailaddr.Address) error {
+func (x *Transaction) offer(a *RcptResult) error {
 	var last error
 	if x.c != nil {
 		if a == nil {
 			return nil
 		}
-		code, lines, err := x.exchange("RCPT TO:" + a.Path())
+		code, lines, err := x.exchange(x.rcpt(a))
 		if err == nil && code != 421 {
 			return accepted(code, lines)
 		}
@@ -178,7 +186,7 @@ func (x *Transaction) lost(err error, code int, lines []string) error {
 
 // open sends MAIL, the recipients accepted so far and a, in one write, and reads the replies. Its first
 // result is the answer for a (or for MAIL), its second an error that calls for another connection.
-func (x *Transaction) open(a *mailaddr.Address) (answer, err error) {
+func (x *Transaction) open(a *RcptResult) (answer, err error) {
 	c := x.c
 	if x.begun.IsZero() {
 		x.begun = time.Now()
@@ -190,11 +198,11 @@ func (x *Transaction) open(a *mailaddr.Address) (answer, err error) {
 	var b strings.Builder
 	b.WriteString(mail)
 	b.WriteString("\r\n")
-	for _, r := range x.rcpts {
-		b.WriteString("RCPT TO:" + r.Rcpt.Path() + "\r\n")
+	for i := range x.rcpts {
+		b.WriteString(x.rcpt(&x.rcpts[i]) + "\r\n")
 	}
 	if a != nil {
-		b.WriteString("RCPT TO:" + a.Path() + "\r\n")
+		b.WriteString(x.rcpt(a) + "\r\n")
 	}
 	x.deadline(x.t.s.CommandTimeout)
 	if _, err := c.Write([]byte(b.String())); err != nil {
@@ -260,6 +268,15 @@ func (x *Transaction) mail() (string, error) {
 		}
 	}
 	return s, nil
+}
+
+// rcpt writes RCPT TO with what the server has.
+func (x *Transaction) rcpt(r *RcptResult) string {
+	s := "RCPT TO:" + r.Rcpt.Path()
+	if x.c.dsn && r.original != "" {
+		s += " ORCPT=rfc822;" + xtext(r.original)
+	}
+	return s
 }
 
 // xtext is RFC 3461 §4's encoding of a parameter's value.

@@ -170,7 +170,11 @@ volume %s {
 store {
   volume_folder = %s
 }
-`, quote(volumeName), quote(l.volume()), quote(volumeID), quote(l.path("volumes"))) + l.listenerBlocks(s) + fmt.Sprintf(`
+
+relay {
+  addresses = [%s]
+}
+`, quote(volumeName), quote(l.volume()), quote(volumeID), quote(l.path("volumes")), quote(l.front(portRelay))) + l.listenerBlocks(s) + fmt.Sprintf(`
 listener "hint" {
   address = %s
 }

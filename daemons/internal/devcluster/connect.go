@@ -100,6 +100,7 @@ func (c *cluster) welcome(info Info, rc string) string {
 	p("  SMTP        %s    submission  %s (STARTTLS), %s (TLS)", port(info.Services["smtp"]), port(info.Services["submission"]), port(info.Services["submissions"]))
 	p("  IMAP        %s (STARTTLS), %s (TLS)", port(info.Services["imap"]), port(info.Services["imaps"]))
 	p("  POP3        %s (STARTTLS), %s (TLS)", port(info.Services["pop3"]), port(info.Services["pop3s"]))
+	p("  ManageSieve %s (STARTTLS)", port(info.Services["managesieve"]))
 	p("  LDAP        %s (STARTTLS), %s (TLS)", port(info.Services["ldap"]), port(info.Services["ldaps"]))
 	p("Accounts and passwords (also in %s); certificates are of the CA in %s:", shown(c.usersFile()), ca)
 	for _, u := range info.Users {

@@ -84,6 +84,20 @@ var frontends = []frontend{
 	tcp-check expect string +OK`},
 	{name: "pop3s", title: "POP3 over TLS", port: portPOPS, role: roleBox, proxy: true, idle: idlePOP,
 		track: "pop3"},
+	{name: "managesieve", title: "ManageSieve", port: portSieve, role: roleBox, proxy: true, idle: idleIMAP,
+		check: `option tcp-check
+	tcp-check connect send-proxy
+	tcp-check expect rstring OK\ .*ready
+	tcp-check send LOGOUT\r\n
+	tcp-check expect rstring OK`},
+	{name: "relay", title: "relaying for boxes", port: portRelay, role: roleSwitch, idle: idleSMTP,
+		check: `option tcp-check
+	tcp-check connect
+	tcp-check expect string 220
+	tcp-check send LHLO\ lb1.shoal\r\n
+	tcp-check expect string 250
+	tcp-check send QUIT\r\n
+	tcp-check expect string 221`},
 	{name: "lmtp", title: "LMTP", port: portLMTP, role: roleBox, idle: idleSMTP,
 		check: `option tcp-check
 	tcp-check connect

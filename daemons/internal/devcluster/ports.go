@@ -22,9 +22,11 @@ const (
 	host = "127.0.0.1"
 
 	portLMTP        = 24
+	portRelay       = 28 // no well-known port; between switches and boxes only
 	portSMTP        = 25
 	portPOP         = 110
 	portIMAP        = 143
+	portSieve       = 190 // 4190 would lie beyond the ports of a base
 	portLDAP        = 389
 	portSubmissions = 465
 	portSubmission  = 587

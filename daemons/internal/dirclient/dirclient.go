@@ -108,6 +108,8 @@ type Domain struct {
 	CatchAll      string // address that takes mail for unknown local parts; empty: refuse
 	QuotaStorage  int64  // of new accounts, bytes; 0: DefaultQuotaStorage
 	QuotaMessages int64  // of new accounts; 0: no limit
+	SieveBefore   string // script that runs before each account's own; empty: none
+	SieveAfter    string // and the one after it
 }
 
 // Server is one server of the service, of any role. Read only.

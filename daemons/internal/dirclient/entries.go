@@ -43,6 +43,8 @@ const (
 	attrDomainStatus      = "shoalDomainStatus"
 	attrDefaultVolume     = "shoalDefaultVolume"
 	attrCatchAll          = "shoalCatchAll"
+	attrSieveBefore       = "shoalSieveBefore"
+	attrSieveAfter        = "shoalSieveAfter"
 	attrCredentialVersion = "shoalCredentialVersion"
 	attrMailTarget        = "shoalMailTarget"
 	attrForward           = "shoalForward"
@@ -54,7 +56,8 @@ var (
 	accountAttributes = []string{attrCN, attrMail, attrMailLocal, attrAccountID, attrVolumeName, attrAccountStatus,
 		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep}
 	aliasAttributes  = []string{attrMailLocal, attrMailTarget}
-	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll, attrQuotaStorage, attrQuotaMessages}
+	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll, attrQuotaStorage, attrQuotaMessages,
+		attrSieveBefore, attrSieveAfter}
 	serverAttributes = []string{attrCN, attrRole, attrAddress, attrVersion}
 	volumeAttributes = []string{attrCN, attrVolumeID, attrVolumeState}
 )

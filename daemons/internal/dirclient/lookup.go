@@ -197,6 +197,8 @@ func domainOf(e *ldap.Entry) (*Domain, error) {
 		Status:        lower(e.GetEqualFoldAttributeValue(attrDomainStatus)),
 		DefaultVolume: e.GetEqualFoldAttributeValue(attrDefaultVolume),
 		CatchAll:      lower(e.GetEqualFoldAttributeValue(attrCatchAll)),
+		SieveBefore:   e.GetEqualFoldAttributeValue(attrSieveBefore),
+		SieveAfter:    e.GetEqualFoldAttributeValue(attrSieveAfter),
 	}
 	if !knownStatus(d.Status) {
 		return nil, fmt.Errorf("%w: %s: %s %q is not known", ErrMalformed, e.DN, attrDomainStatus, d.Status)

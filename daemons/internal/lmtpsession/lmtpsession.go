@@ -20,8 +20,10 @@
 // The framing, the limits on lines, connections and time are smtpguard's. STARTTLS with a client certificate of a
 // switch or an operator is demanded before MAIL.
 //
-// Left out on purpose: Received (the switch writes it; two servers of one service are one hop), filtering
-// by Sieve, quotas.
+// With Options.Filter the scripts of an account decide what becomes of its copy: 250 then means that what they decided is done, and
+// 550 that they refuse the message.
+//
+// Left out on purpose: Received (the switch writes it; two servers of one service are one hop).
 package lmtpsession
 
 import (
@@ -38,6 +40,7 @@ import (
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/filter"
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/smtpguard"
 )
@@ -56,12 +59,20 @@ type Store interface {
 	Delivered(ctx context.Context, m *mailstore.Staged, t *mailstore.Target) (mailstore.Result, bool, error)
 }
 
+// Filter runs an account's scripts over a message instead of the plain delivery (*filter.Filter does). filtered is false when there
+// are none; an error is temporary.
+type Filter interface {
+	Deliver(ctx context.Context, d *filter.Delivery) (r filter.Result, filtered bool, err error)
+}
+
 // Options of New. Hostname, Store and Accounts are required, and TLS unless Plaintext.
 type Options struct {
 	Hostname string // what the greeting and LHLO's reply say
 	Store    Store
 	Accounts Accounts    // recipients
 	TLS      *tls.Config // for STARTTLS; it demands a client certificate (pki ServerTLS("switch", "operator"))
+
+	Filter Filter // nil: there are no scripts
 
 	// DeferOverQuota answers 452 for an account that is full, where otherwise it is 552.
 	DeferOverQuota bool

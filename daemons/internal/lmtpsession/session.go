@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -51,8 +52,10 @@ type recipient struct {
 type target struct {
 	account *dirclient.Account
 	handle  *mailstore.Account
-	rcpt    string // the first address it was reached by
+	rcpt    string           // the first address it was reached by
+	to      mailaddr.Address // the same as the sender wrote it
 	result  mailstore.Result
+	did     []string // what the account's scripts did with it; nil: there were none
 }
 
 func reply(code int, a, b, c int, text string) error {
@@ -76,7 +79,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	return nil
 }
 
-func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	tx := s.tx
 	a, err := smtpguard.Address(to)
 	if err != nil {
@@ -92,6 +95,11 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 		return answer(err)
 	}
 	tx.rcpts = append(tx.rcpts, recipient{to, a.String(), i})
+	if opts != nil && opts.OriginalRecipientType == smtp.DSNAddressTypeRFC822 {
+		if original, err := mailaddr.Parse(opts.OriginalRecipient); err == nil && tx.targets[i].rcpt == a.String() {
+			tx.targets[i].to = original
+		}
+	}
 	return nil
 }
 
@@ -119,7 +127,7 @@ func (s *session) find(ctx context.Context, tx *transaction, a mailaddr.Address)
 			return 0, err
 		}
 	}
-	tx.targets = append(tx.targets, target{account: account, handle: handle, rcpt: a.String()})
+	tx.targets = append(tx.targets, target{account: account, handle: handle, rcpt: a.String(), to: a})
 	tx.index[account.ID] = len(tx.targets) - 1
 	return len(tx.targets) - 1, nil
 }
@@ -192,8 +200,14 @@ func (s *session) outcome(ctx context.Context, tx *transaction, rcpt recipient, 
 		s.s.o.Log.LogAttrs(ctx, slog.LevelWarn, "message not delivered", append(attrs, slog.Any("error", err))...)
 		return answer(err)
 	}
+	if t.did != nil {
+		attrs = append(attrs, slog.String("did", strings.Join(t.did, ", ")))
+	}
 	s.s.o.Log.LogAttrs(ctx, slog.LevelInfo, "message delivered", append(attrs, slog.String("mailbox", t.result.MailboxID),
 		slog.Uint64("uid", uint64(t.result.UID)), slog.String("id", t.result.ID))...)
+	if t.result.ID == "" { // the scripts stored it nowhere
+		return reply(250, 2, 0, 0, "Done")
+	}
 	if t.result.Duplicate {
 		return reply(250, 2, 0, 0, "Delivered before, "+t.result.ID)
 	}

@@ -65,6 +65,9 @@ func (s *session) send(tx *transaction, r io.Reader) (string, error) {
 		front.WriteString("\r\n") // the message has no header: this is the body, and stays apart from our fields
 	}
 	whole := io.MultiReader(&front, bytes.NewReader(raw), r)
+	if s.s.o.Relay {
+		return saidQueued, s.enqueue(tx, whole, tx.rcpts)
+	}
 	if s.s.o.Queue != nil {
 		if tx.queueAll() {
 			return saidQueued, s.enqueue(tx, whole, tx.rcpts)
@@ -173,6 +176,12 @@ func literal(ip string) string {
 // protocol: RFC 3848 §2, RFC 6531 §4.3.
 func (s *session) protocol(tx *transaction) string {
 	p := "SMTP"
+	if s.s.o.Relay {
+		if tx.utf8 {
+			return "UTF8LMTPS"
+		}
+		return "LMTPS"
+	}
 	if s.c.Extended() {
 		p = "ESMTP"
 	}

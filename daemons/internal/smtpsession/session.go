@@ -54,6 +54,7 @@ type transaction struct {
 // recipient is one accepted RCPT.
 type recipient struct {
 	as     mailaddr.Address // as the client wrote it
+	text   string           // the same, in the spelling that the library knows it by
 	box    string           // the address that the box knows the account by; empty: it is none of one account here
 	queue  bool             // cannot go to a box at once
 	notify string           // NOTIFY and ORCPT, in the form in which they are sent
@@ -137,17 +138,19 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	if a.IsPostmaster() && mailaddr.DomainKey(a.Domain) == mailaddr.DomainKey(s.s.o.Hostname) {
 		a.Domain = "" // RFC 5321 §4.1.1.3: the guard has put our name behind <postmaster>
 	}
-	rc := recipient{as: a}
+	rc := recipient{as: a, text: to}
 	rc.parameters(opts)
 	box, err := s.find(tx, a)
 	switch {
 	case err != nil:
 	case box.IsNull():
 		rc.queue = true
+	case s.s.o.Relay:
+		rc.box, rc.queue = box.String(), true
 	default:
 		rc.box = box.String()
 		rc.queue = wantsSuccess(rc.notify) && s.s.o.Queue != nil // the notification is made by who works the queue
-		if err = s.offer(tx, box); err != nil && s.s.o.Queue != nil && class(err) == "deferred" && (tx.away || s.s.o.Submission) {
+		if err = s.offer(tx, box, a); err != nil && s.s.o.Queue != nil && class(err) == "deferred" && (tx.away || s.s.o.Submission) {
 			rc.queue, err = true, nil
 		}
 	}
@@ -189,7 +192,7 @@ func (s *session) find(tx *transaction, a mailaddr.Address) (mailaddr.Address, e
 		}
 		return mailaddr.Address{}, nil
 	case route.Foreign:
-		if s.s.o.Submission && s.s.o.Queue != nil {
+		if (s.s.o.Submission || s.s.o.Relay) && s.s.o.Queue != nil {
 			return mailaddr.Address{}, nil
 		}
 		if s.s.o.Submission {
@@ -201,7 +204,7 @@ func (s *session) find(tx *transaction, a mailaddr.Address) (mailaddr.Address, e
 }
 
 // offer asks the box for the recipient, once for each account.
-func (s *session) offer(tx *transaction, box mailaddr.Address) error {
+func (s *session) offer(tx *transaction, box, original mailaddr.Address) error {
 	key := box.String()
 	if err, asked := tx.offers[key]; asked {
 		return err
@@ -220,7 +223,7 @@ func (s *session) offer(tx *transaction, box mailaddr.Address) error {
 		}
 		tx.out = out
 	}
-	err := tx.out.Rcpt(box)
+	err := tx.out.RcptFor(box, original)
 	if err != nil {
 		err = s.refusal(tx, err)
 	}

@@ -126,6 +126,7 @@ type Options struct {
 	Hostname    string
 	Listener    string // name in logs and metrics
 	Submission  bool   // for users: TLS and AUTH are demanded before MAIL
+	Relay       bool   // for the boxes, over LMTP: see relay.go
 	ImplicitTLS bool   // TLS from the first octet (RFC 8314 §3.3)
 
 	Router    Router
@@ -163,6 +164,8 @@ func New(o Options) (*Server, error) {
 		return nil, errors.New("smtpsession: Hostname, Listener, Router, Transport and Traces are required")
 	case o.Submission && (o.Auth == nil || o.TLS == nil):
 		return nil, errors.New("smtpsession: submission needs Auth and TLS")
+	case o.Relay && (o.Submission || o.Queue == nil || o.TLS == nil):
+		return nil, errors.New("smtpsession: relaying for boxes needs TLS and a queue, and is no submission")
 	case o.Queue != nil && (o.Destination == nil || o.Life <= 0):
 		return nil, errors.New("smtpsession: a queue needs Destination and Life")
 	case o.Limits.MaxMessage <= 0 || o.Limits.MaxHeader <= 0 || o.Limits.MaxHops <= 0 || o.Limits.MaxOwnHops <= 0:
@@ -182,7 +185,7 @@ func New(o Options) (*Server, error) {
 	var err error
 	s.guard, err = smtpguard.New(smtpguard.Options{
 		Hostname: o.Hostname, Backend: backend{s}, Listener: o.Listener,
-		TLS: o.TLS, ImplicitTLS: o.ImplicitTLS, RequireTLS: o.Submission, Auth: o.Submission, DSN: o.Queue != nil,
+		TLS: o.TLS, ImplicitTLS: o.ImplicitTLS, LMTP: o.Relay, RequireTLS: o.Submission || o.Relay, Auth: o.Submission, DSN: o.Queue != nil,
 		MaxMessageBytes: int64(o.Limits.MaxMessage), MaxTextLine: int(o.Limits.MaxLine), MaxRecipients: o.Limits.MaxRecipients,
 		MaxConnections: maxConnections, MaxConnectionsPerAddress: o.Limits.MaxPerAddress,
 		ReadTimeout: o.Limits.ReadTimeout, TransactionTimeout: o.Limits.TransactionTimeout, GreetDelay: o.Limits.GreetDelay,

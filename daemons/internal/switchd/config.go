@@ -44,8 +44,8 @@ import (
 // Without a queue block nothing is queued: mail goes to the boxes at once or is answered "try again later", and nothing
 // goes to other systems.
 //
-// The label of a listener says what is served there: smtp, submission or submissions, alone or followed by a hyphen and
-// whatever tells several of a kind apart ("smtp-inside").
+// The label of a listener says what is served there: smtp, submission, submissions, or relay (what the boxes send, over LMTP with
+// their certificates), alone or followed by a hyphen and whatever tells several of a kind apart ("smtp-inside").
 type Config struct {
 	Server     conf.Server      `hcl:"server,block"`
 	Identity   *conf.Identity   `hcl:"identity,block"`
@@ -99,6 +99,7 @@ const (
 	kindSMTP        = "smtp"
 	kindSubmission  = "submission"
 	kindSubmissions = "submissions"
+	kindRelay       = "relay"
 )
 
 // kind is what a listener serves, by its label.
@@ -141,13 +142,15 @@ func (c *Config) Validate() error {
 	for _, l := range c.Listeners {
 		k := kind(l)
 		switch {
-		case k != kindSMTP && k != kindSubmission && k != kindSubmissions:
-			return conf.Invalid("listener", "listener %q: switchd serves smtp, submission and submissions: begin its name with one of these", l.Name)
+		case k != kindSMTP && k != kindSubmission && k != kindSubmissions && k != kindRelay:
+			return conf.Invalid("listener", "listener %q: switchd serves smtp, submission, submissions and relay: begin its name with one of these", l.Name)
 		case k == kindSubmissions && !l.TLS:
 			return conf.Invalid("listener", "listener %q begins with TLS: write tls = true in it, or name it \"submission\"", l.Name)
 		case k != kindSubmissions && l.TLS:
-			return conf.Invalid("listener", "listener %q: tls = true is for \"submissions\" only: smtp and submission use STARTTLS", l.Name)
-		case k != kindSMTP && c.PublicTLS == nil:
+			return conf.Invalid("listener", "listener %q: tls = true is for \"submissions\" only: smtp, submission and relay use STARTTLS", l.Name)
+		case k == kindRelay && c.Queue == nil:
+			return conf.Invalid("listener", "listener %q: what boxes send goes into the queue: add a block queue { path = ... id = ... }", l.Name)
+		case k != kindSMTP && k != kindRelay && c.PublicTLS == nil:
 			return conf.Invalid("listener", "listener %q needs a certificate for its clients: add a block public_tls { cert_file = ... key_file = ... }", l.Name)
 		}
 	}

@@ -179,7 +179,7 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 			continue
 		}
 		o := smtpsession.Options{
-			Hostname: c.hostname(), Listener: k, Submission: k != kindSMTP, ImplicitTLS: k == kindSubmissions,
+			Hostname: c.hostname(), Listener: k, Submission: k == kindSubmission || k == kindSubmissions, Relay: k == kindRelay, ImplicitTLS: k == kindSubmissions,
 			Router: s.router, Transport: s.boxes, Auth: s.auth, Traces: s.traces, Limits: c.SMTP,
 			Log: s.env.Log, Metrics: metrics, Clock: s.env.Clock,
 		}
@@ -189,7 +189,10 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 		if s.queue != nil {
 			o.Queue, o.Destination, o.Life = s.queue, s.remote.Destination, c.Relay.ExpireAfter
 		}
-		if s.public != nil {
+		switch {
+		case k == kindRelay:
+			o.TLS = s.env.Creds.ServerTLS(pki.RoleBox)
+		case s.public != nil:
 			o.TLS = s.public.TLS()
 		}
 		server, err := smtpsession.New(o)

@@ -1,0 +1,99 @@
+package filter
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sieve"
+)
+
+// execution is one delivery through scripts.
+type execution struct {
+	f       *Filter
+	d       *Delivery
+	file    *mailstore.StagedFile
+	boxes   []mailstore.MailboxInfo // nil: not listed yet
+	hostErr error                   // what the store could not answer
+}
+
+func (x *execution) env(context.Context) *sieve.Env {
+	e := &sieve.Env{
+		Message: x.file, Size: x.file.Size(), From: x.d.From, To: x.d.To, Separators: x.f.o.Settings.Separators,
+		Now: x.f.o.Clock.Now(), Spam: -1, Host: x, Load: x.include, Limits: x.f.limits(),
+		Environment: map[string]string{"host": x.f.o.Hostname, "domain": x.d.Account.Domain},
+	}
+	e.Owner, _ = mailaddr.Parse(x.d.Account.Address)
+	for _, v := range x.d.Account.Addresses {
+		if a, err := mailaddr.Parse(v); err == nil {
+			e.Addresses = append(e.Addresses, a)
+		}
+	}
+	return e
+}
+
+// host notes an error of the store: the script is not to blame, and the delivery is tried again.
+func (x *execution) host(err error) error {
+	if err != nil && x.hostErr == nil {
+		x.hostErr = err
+	}
+	return err
+}
+
+func (x *execution) list(ctx context.Context) ([]mailstore.MailboxInfo, error) {
+	if x.boxes == nil {
+		var err error
+		if x.boxes, err = x.d.Handle.Mailboxes(ctx); err != nil {
+			return nil, x.host(err)
+		}
+	}
+	return x.boxes, nil
+}
+
+// mailboxName is a script's name of a mailbox as the store has it.
+func mailboxName(name string) string {
+	if strings.EqualFold(name, mailstore.Inbox) {
+		return mailstore.Inbox
+	}
+	if first, rest, ok := strings.Cut(name, "/"); ok && strings.EqualFold(first, mailstore.Inbox) {
+		return mailstore.Inbox + "/" + rest
+	}
+	return name
+}
+
+// MailboxExists implements sieve.Host.
+func (x *execution) MailboxExists(ctx context.Context, name string) (bool, error) {
+	list, err := x.list(ctx)
+	return slices.ContainsFunc(list, func(m mailstore.MailboxInfo) bool { return m.Name == mailboxName(name) }), err
+}
+
+// MailboxIDExists implements sieve.Host.
+func (x *execution) MailboxIDExists(ctx context.Context, id string) (bool, error) {
+	list, err := x.list(ctx)
+	return slices.ContainsFunc(list, func(m mailstore.MailboxInfo) bool { return m.ID == id }), err
+}
+
+// SpecialUse implements sieve.Host.
+func (x *execution) SpecialUse(ctx context.Context, name string, uses []string) (bool, error) {
+	list, err := x.list(ctx)
+	for _, use := range uses {
+		if !slices.ContainsFunc(list, func(m mailstore.MailboxInfo) bool {
+			return (name == "" || m.Name == mailboxName(name)) && hasUse(&m, use)
+		}) {
+			return false, err
+		}
+	}
+	return true, err
+}
+
+func hasUse(m *mailstore.MailboxInfo, use string) bool {
+	return slices.ContainsFunc(m.SpecialUse, func(u string) bool { return strings.EqualFold(u, strings.TrimPrefix(use, `\`)) })
+}
+
+// Seen implements sieve.Host.
+func (x *execution) Seen(ctx context.Context, key string) (bool, error) {
+	seen, err := x.d.Handle.Seen(ctx, key)
+	return seen, x.host(err)
+}

@@ -1,0 +1,124 @@
+package filter
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sieve"
+)
+
+// compiled is a script that was compiled once, or could not be.
+type compiled struct {
+	script *sieve.Script
+	err    error
+}
+
+// maxCompiled bounds the scripts kept in memory; beyond it all are forgotten.
+const maxCompiled = 4096
+
+// compile gives the script for a key, which changes with its text.
+func (f *Filter) compile(key, name string, text func() ([]byte, error)) (*sieve.Script, error) {
+	f.mu.Lock()
+	c := f.scripts[key]
+	f.mu.Unlock()
+	if c != nil {
+		return c.script, c.err
+	}
+	src, err := text()
+	if err != nil {
+		return nil, &readError{err}
+	}
+	c = &compiled{}
+	c.script, c.err = sieve.Compile(src, sieve.Options{Name: name})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.scripts) >= maxCompiled {
+		f.scripts = map[string]*compiled{}
+	}
+	f.scripts[key] = c
+	return c.script, c.err
+}
+
+// readError is a script that cannot be read now: temporary, and not its author's fault.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return e.err.Error() }
+func (e *readError) Unwrap() error { return e.err }
+
+// load gives the scripts for a delivery, in their order. broken says why the account's own one, or its domain's, does not
+// compile; err is temporary.
+func (f *Filter) load(ctx context.Context, d *Delivery) (list []*sieve.Script, broken, err error) {
+	add := func(s *sieve.Script, err error) error {
+		var later *readError
+		switch {
+		case errors.As(err, &later):
+			return err
+		case err != nil:
+			if broken == nil {
+				broken = err
+			}
+		default:
+			list = append(list, s)
+		}
+		return nil
+	}
+	domain, err := f.o.Domains.Domain(ctx, d.Account.Domain)
+	if err != nil && !errors.Is(err, dirclient.ErrNoSuchDomain) {
+		return nil, nil, fmt.Errorf("look up the scripts of domain %s: %w", d.Account.Domain, err)
+	}
+	if err == nil && domain.SieveBefore != "" {
+		if err := add(f.ofDomain("before", domain.SieveBefore)); err != nil {
+			return nil, nil, err
+		}
+	}
+	own, ok, err := d.Handle.ActiveScript(ctx, f.o.Settings.Age)
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for the active script: %w", err)
+	}
+	if ok {
+		s, err := f.compile(d.Account.ID+" "+own.File, own.Name, func() ([]byte, error) {
+			text, _, err := d.Handle.Script(ctx, own.Name)
+			return text, err
+		})
+		var later *readError
+		switch {
+		case errors.As(err, &later) && errors.Is(err, mailstore.ErrNoScript): // deleted a moment ago
+		case errors.As(err, &later) && errors.Is(err, mailstore.ErrCorrupt):
+			broken = err
+		default:
+			if err := add(s, err); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if domain != nil && domain.SieveAfter != "" {
+		if err := add(f.ofDomain("after", domain.SieveAfter)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return list, broken, nil
+}
+
+func (f *Filter) ofDomain(name, text string) (*sieve.Script, error) {
+	sum := sha256.Sum256([]byte(text))
+	return f.compile("domain "+string(sum[:]), "domain's "+name, func() ([]byte, error) { return []byte(text), nil })
+}
+
+// include gives a script that another one includes: the account's own only, the provider has none by name.
+func (x *execution) include(ctx context.Context, name string, global bool) (*sieve.Script, error) {
+	if global {
+		return nil, sieve.ErrNoScript
+	}
+	text, info, err := x.d.Handle.Script(ctx, name)
+	if errors.Is(err, mailstore.ErrNoScript) {
+		return nil, sieve.ErrNoScript
+	}
+	if err != nil {
+		return nil, x.host(err)
+	}
+	return x.f.compile(x.d.Account.ID+" "+info.File, name, func() ([]byte, error) { return text, nil })
+}
