@@ -42,7 +42,7 @@ type Message struct {
 // OpArgs is one operation, for tests that look at single ones.
 type OpArgs struct {
 	Account, Box, To string
-	Kind             string // deliver, fill, flag, poll, read, copy, expunge, watch, unwatch, maintain, drop, links, summarize, summaries
+	Kind             string // deliver, fill, flag, poll, read, copy, expunge, watch, unwatch, maintain, drop, links
 	From, Count      uint32
 	Size             int
 	Token            string
@@ -53,6 +53,7 @@ type OpArgs struct {
 type OpReply struct {
 	Calls   map[string]int // NFS calls by kind
 	Took    time.Duration
+	CPU     time.Duration // where it was measured
 	Len     int
 	UIDNext uint32
 	ModSeq  uint64
