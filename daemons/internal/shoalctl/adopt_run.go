@@ -317,7 +317,7 @@ func (r *adoption) folder(ctx context.Context, f *maildir.Folder, m *maildir.Mai
 			gone.Add(msg.UID)
 		}
 	}
-	if st, err = r.add(ctx, box, st, f, fresh, &v); err != nil {
+	if err := r.add(ctx, box, st.UIDValidity(), f, fresh, &v); err != nil {
 		return err
 	}
 	if err := r.late(ctx, box, f, m, late, extra, &gone, &known, &v); err != nil {
@@ -349,25 +349,25 @@ type pair struct {
 }
 
 // add adopts messages with their UIDs.
-func (r *adoption) add(ctx context.Context, box *mailstore.Mailbox, st *mailstore.State, f *maildir.Folder, fresh []maildir.Message, v *adoptFolder) (*mailstore.State, error) {
+func (r *adoption) add(ctx context.Context, box *mailstore.Mailbox, validity uint32, f *maildir.Folder, fresh []maildir.Message, v *adoptFolder) error {
 	for batch := range slices.Chunk(fresh, adoptBatch) {
 		found, err := measureAll(ctx, r.store, batch)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(found) < len(batch) {
 			if found, err = r.moved(ctx, f, batch, found); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		if len(found) == 0 {
 			continue
 		}
-		if st, err = r.place(ctx, box, st.UIDValidity(), batch, found, v); err != nil {
-			return nil, err
+		if err := r.place(ctx, box, validity, batch, found, v); err != nil {
+			return err
 		}
 	}
-	return st, nil
+	return nil
 }
 
 // moved looks for files whose names have changed since they were listed.
@@ -399,7 +399,7 @@ func (r *adoption) moved(ctx context.Context, f *maildir.Folder, batch []maildir
 }
 
 // place commits messages, with their POP3 unique-ids in the INBOX.
-func (r *adoption) place(ctx context.Context, box *mailstore.Mailbox, validity uint32, listed []maildir.Message, found []mailstore.AdoptMessage, v *adoptFolder) (*mailstore.State, error) {
+func (r *adoption) place(ctx context.Context, box *mailstore.Mailbox, validity uint32, listed []maildir.Message, found []mailstore.AdoptMessage, v *adoptFolder) error {
 	defer release(found)
 	if v.Name == mailstore.Inbox {
 		of := map[uint32]*maildir.Message{}
@@ -414,17 +414,17 @@ func (r *adoption) place(ctx context.Context, box *mailstore.Mailbox, validity u
 			if found[i].UIDL = msg.UIDL; msg.UIDL == "" && r.tree.Server == maildir.Dovecot {
 				id, err := maildir.FormatUIDL(r.uidl, validity, msg)
 				if err != nil {
-					return nil, err
+					return err
 				}
 				found[i].UIDL = id
 			}
 		}
 	}
-	st, err := box.Adopt(ctx, found)
+	_, err := box.Adopt(ctx, found)
 	if err == nil {
 		r.count(found, v)
 	}
-	return st, err
+	return err
 }
 
 // late takes what has no UID that could be given: mail that the old server's clients have not seen yet. The final run gives it
@@ -488,7 +488,7 @@ func (r *adoption) late(ctx context.Context, box *mailstore.Mailbox, f *maildir.
 			rest[i].UID = st.UIDNext() + uint32(i)
 			listed[i].UID = rest[i].UID
 		}
-		if _, err := r.place(ctx, box, st.UIDValidity(), listed, rest, v); err != nil {
+		if err := r.place(ctx, box, st.UIDValidity(), listed, rest, v); err != nil {
 			return err
 		}
 	}
@@ -517,89 +517,4 @@ func (r *adoption) flags(ctx context.Context, box *mailstore.Mailbox, known []pa
 		}
 	}
 	return nil
-}
-
-// list brings subscriptions and special uses to where they are in the tree.
-func (r *adoption) list(ctx context.Context, folders []maildir.Folder) error {
-	subs, err := r.tree.Subscriptions()
-	if err != nil {
-		return err
-	}
-	want := map[string]bool{mailstore.Inbox: true}
-	for _, s := range subs {
-		want[r.name(s)] = true
-	}
-	have, err := r.account.Subscriptions(ctx)
-	if err != nil {
-		return err
-	}
-	for _, s := range have {
-		if !want[s] {
-			err = errors.Join(err, r.account.Subscribe(ctx, s, false))
-		}
-		delete(want, s)
-	}
-	for s := range want {
-		if e := r.account.Subscribe(ctx, s, true); e != nil {
-			r.v.Notes = append(r.v.Notes, fmt.Sprintf("subscription %q: %v", s, e))
-		}
-	}
-	if err != nil {
-		return err
-	}
-	boxes, err := r.account.Mailboxes(ctx)
-	if err != nil {
-		return err
-	}
-	for _, f := range folders {
-		for _, b := range boxes {
-			uses := slices.Sorted(slices.Values(r.uses[f.Name]))
-			if b.Name != r.name(f.Name) || slices.Equal(uses, slices.Sorted(slices.Values(b.SpecialUse))) {
-				continue
-			}
-			if err := r.account.SetSpecialUse(ctx, b.Name, uses); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// deleted removes mailboxes whose folders are gone: they had mail that was adopted.
-func (r *adoption) deleted(ctx context.Context, folders []maildir.Folder) error {
-	boxes, err := r.account.Mailboxes(ctx)
-	if err != nil {
-		return err
-	}
-	for _, b := range boxes {
-		if slices.ContainsFunc(folders, func(f maildir.Folder) bool { return r.name(f.Name) == b.Name }) {
-			continue
-		}
-		box, err := r.account.Open(ctx, b.Name)
-		if err != nil {
-			return err
-		}
-		st, err := box.State(ctx)
-		if err != nil {
-			return err
-		}
-		if st.UIDNext() == 1 || slices.ContainsFunc(slices.Collect(all(st)), func(m mailstore.Message) bool { return m.Server() != adoptServer }) {
-			continue
-		}
-		if err := r.account.Delete(ctx, b.Name); err != nil {
-			return err
-		}
-		r.v.Deleted = append(r.v.Deleted, b.Name)
-	}
-	return nil
-}
-
-func all(st *mailstore.State) func(func(mailstore.Message) bool) {
-	return func(yield func(mailstore.Message) bool) {
-		for _, m := range st.All() {
-			if !yield(m) {
-				return
-			}
-		}
-	}
 }
