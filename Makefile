@@ -128,6 +128,11 @@ images: ## Build the images of all roles into dist/images (root; ROLES='box lb',
 	@scripts/install-deps images
 	@go run ./images/tool images -out dist/images -formats $(FORMATS) $(ROLES)
 
+.PHONY: test-packages
+test-packages: ## Packages and images: built, looked at, started in containers (root)
+	@scripts/install-deps images
+	@scripts/test images
+
 .PHONY: test-images
 test-images: ## Boot an image of each role in QEMU: time to ready, memory, first boot, data disk (root; about ten minutes)
 	@scripts/install-deps images

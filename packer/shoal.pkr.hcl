@@ -54,6 +54,11 @@ variable "host" {
   default = "127.0.0.1"
 }
 
+variable "port" {
+  type    = number
+  default = 22
+}
+
 locals {
   name = "shoal-${var.role}-${var.version}"
 }
@@ -99,6 +104,7 @@ source "qemu" "release" {
 
 source "null" "fast" {
   ssh_host             = var.host
+  ssh_port             = var.port
   ssh_username         = "root"
   ssh_private_key_file = var.ssh_key
   ssh_timeout          = "2m"

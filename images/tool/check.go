@@ -144,3 +144,58 @@ func cmdRecipes(_ context.Context, args []string) error {
 	}
 	return err
 }
+
+// cmdSeed writes a seed for trying an image: its example settings, credentials made for it, a key for SSH.
+func cmdSeed(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("seed", flag.ExitOnError)
+	key := flags.String("key", "", "`file` of the public key that may log in")
+	var s settings
+	s.flags(flags)
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() != 2 {
+		return errors.New("seed: name a role and the ISO to write")
+	}
+	base, some, err := roles(flags.Args()[:1])
+	if err != nil {
+		return err
+	}
+	b, err := s.builder(ctx)
+	if err != nil {
+		return err
+	}
+	tree, _, err := b.Tree(ctx, base, some[0])
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "shoal-seed-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	seed, err := exampleSeed(ctx, tree, work, some[0])
+	if err != nil {
+		return err
+	}
+	public, err := os.ReadFile(*key)
+	if err != nil {
+		return err
+	}
+	// Whoever tries an image reaches it through a network of the machine that tries it.
+	seed = strings.Replace(seed, "peers: [192.0.2.0/24]", "peers: [10.0.0.0/8]", 1)
+	seed += fmt.Sprintf("ssh_authorized_keys: [%q]\n", strings.TrimSpace(string(public)))
+	iso := filepath.Join(work, "iso")
+	if err := os.Mkdir(iso, 0o700); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"user-data": seed, "meta-data": "instance-id: try\n", "network-config": "version: 2\nethernets: {eth0: {dhcp4: true}}\n"} {
+		if err := os.WriteFile(filepath.Join(iso, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	if out, err := exec.CommandContext(ctx, "genisoimage", "-quiet", "-o", flags.Arg(1), "-V", "cidata", "-J", "-r", iso).CombinedOutput(); err != nil {
+		return fmt.Errorf("genisoimage: %w: %s", err, out)
+	}
+	return nil
+}

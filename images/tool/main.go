@@ -22,6 +22,7 @@ const usage = `usage: go run ./images/tool COMMAND [flags]
   tree     build the trees of roles, and print their folders
   check    build the trees of roles and run the acceptance checks on them, in containers
   images   build images, with a signed manifest and lists of parts
+  seed     write a seed for trying an image of a role
   sign     put packages and their signed manifest into a folder
   look     run the checks of a tree that does not run
   recipes  read the recipes below a folder
@@ -40,6 +41,7 @@ func main() {
 var commands = map[string]func(ctx context.Context, args []string) error{
 	"deb":     cmdDeb,
 	"sign":    cmdSign,
+	"seed":    cmdSeed,
 	"look":    cmdLook,
 	"recipes": cmdRecipes,
 	"tree":    cmdTree,

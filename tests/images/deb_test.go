@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -27,9 +28,17 @@ func command(t *testing.T, env []string, name string, args ...string) string {
 	return out
 }
 
+// try runs a command in the repository; "tool" is images/tool. It ends with the test.
 func try(env []string, name string, args ...string) (string, error) {
+	if name == "tool" {
+		var err error
+		if name, err = tool(); err != nil {
+			return "", err
+		}
+	}
 	cmd := exec.Command(name, args...)
 	cmd.Dir = root
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	cmd.Env = append(os.Environ(), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -37,13 +46,27 @@ func try(env []string, name string, args ...string) (string, error) {
 	return out.String(), err
 }
 
+// tool is images/tool, built once: a program that is run by `go run` would outlive a test that is killed.
+var tool = sync.OnceValues(func() (string, error) {
+	file, err := filepath.Abs(filepath.Join(root, "var/images/tool"))
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-o", file, "./images/tool")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return file, nil
+})
+
 // packages are the built packages: their folder, made once.
 var packages = sync.OnceValues(func() (string, error) {
 	dir, err := filepath.Abs(filepath.Join(root, "var/images/deb"))
 	if err != nil {
 		return "", err
 	}
-	if out, err := try(nil, "go", "run", "./images/tool", "deb", "-out", dir); err != nil {
+	if out, err := try(nil, "tool", "deb", "-key", filepath.Join(dir, "test-key"), "-out", dir); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return dir, nil
@@ -75,7 +98,12 @@ func digest(t *testing.T, file string) string {
 // The same commit gives the same bytes, in another folder and under another mask of rights.
 func TestPackagesAreReproducible(t *testing.T) {
 	again := t.TempDir()
-	command(t, []string{"TMPDIR=" + t.TempDir()}, "sh", "-c", `umask 077; exec go run ./images/tool deb -out "$0"`, again)
+	program, err := tool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := filepath.Join(t.TempDir(), "key")
+	command(t, []string{"TMPDIR=" + t.TempDir()}, "sh", "-c", `umask 077; exec "$0" deb -key "$1" -out "$2"`, program, keys, again)
 	for _, file := range debs(t) {
 		if a, b := digest(t, file), digest(t, filepath.Join(again, filepath.Base(file))); a != b {
 			t.Errorf("%s: %s, built again %s", filepath.Base(file), a, b)

@@ -26,7 +26,7 @@ func roles(t *testing.T) []string {
 // check runs the acceptance checks on roles.
 func check(t *testing.T, names ...string) (string, error) {
 	t.Helper()
-	return try(nil, "go", append([]string{"run", "./images/tool", "check", "-debs", filepath.Dir(debs(t)[0])}, names...)...)
+	return try(nil, "tool", append([]string{"check", "-debs", filepath.Dir(debs(t)[0])}, names...)...)
 }
 
 // Every role is built, looked at, and started in a container with a systemd of its own: its ports and no others listen, its
@@ -79,7 +79,7 @@ func TestRolesAreAccepted(t *testing.T) {
 	if err := os.WriteFile(shadow, []byte("root::1:::::\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	found, err := try(nil, "go", "run", "./images/tool", "look", "vault", bad)
+	found, err := try(nil, "tool", "look", "vault", bad)
 	if err == nil {
 		t.Error("a bad tree was accepted")
 	}
@@ -118,7 +118,7 @@ func TestBadRecipes(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "x/role.hcl"), []byte(c.text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			out, err := try(nil, "go", "run", "./images/tool", "recipes", dir)
+			out, err := try(nil, "tool", "recipes", dir)
 			if err == nil || !strings.Contains(out, c.want) || !strings.Contains(out, "role.hcl") {
 				t.Errorf("%v: %s, wanted %q", err, out, c.want)
 			}
@@ -130,9 +130,9 @@ func TestBadRecipes(t *testing.T) {
 func TestUpgradeVerifies(t *testing.T) {
 	release := t.TempDir()
 	key := filepath.Join(t.TempDir(), "key")
-	command(t, nil, "go", "run", "./images/tool", "sign", "-key", key, "-debs", filepath.Dir(debs(t)[0]), release)
+	command(t, nil, "tool", "sign", "-key", key, "-debs", filepath.Dir(debs(t)[0]), release)
 	other := filepath.Join(t.TempDir(), "other")
-	command(t, nil, "go", "run", "./images/tool", "sign", "-key", other, "-debs", filepath.Dir(debs(t)[0]), t.TempDir())
+	command(t, nil, "tool", "sign", "-key", other, "-debs", filepath.Dir(debs(t)[0]), t.TempDir())
 	bin := program(t, "dpkg-query", `echo 'install ok installed'`)
 	upgrade := func(signers string) (string, error) {
 		return try([]string{"SHOAL_SIGNERS=" + signers, "PATH=" + bin + ":" + os.Getenv("PATH")}, "images/packages/shoal-common/files/usr/sbin/shoal-upgrade", "--check", release)
@@ -175,4 +175,14 @@ func TestUpgradeVerifies(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("no signature", key+".signers", "only signed packages")
+}
+
+// Packer takes the templates, for each role and both builders.
+func TestPackerValidate(t *testing.T) {
+	out := command(t, nil, "packer/validate")
+	for _, role := range append(roles(t), "base") {
+		if !strings.Contains(out, role+" is valid") {
+			t.Errorf("%s: %s", role, out)
+		}
+	}
 }

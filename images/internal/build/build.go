@@ -36,7 +36,7 @@ type Builder struct {
 	Say        func(format string, args ...any)
 }
 
-// debootstrap is the release of Debian.
+// release is that of Debian.
 const release = "bookworm"
 
 // run runs a program; its output goes to a file of the cache, and its end into the error.
@@ -152,8 +152,9 @@ func (b *Builder) Tree(ctx context.Context, base, r *recipe.Role) (dir, key stri
 		return "", "", err
 	}
 	if r.Name == recipe.Base {
-		err = b.bootstrap(ctx, r, tmp)
-	} else {
+		from, err = b.debian(ctx, r)
+	}
+	if err == nil {
 		err = b.run(ctx, r.Name+"-copy", "cp", "-a", from, tmp)
 	}
 	if err == nil {
@@ -179,6 +180,33 @@ func (b *Builder) forget(role string) error {
 	}
 	return err
 }
+
+// debian makes the part of the base that does not change with this repository's packages, or finds it.
+func (b *Builder) debian(ctx context.Context, r *recipe.Role) (string, error) {
+	sources, err := Sources(ctx)
+	if err != nil {
+		return "", err
+	}
+	key, err := hash(append(append(sources, r.Packages...), bootstrapVersion, time.Now().UTC().Format(time.DateOnly)))
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(b.Cache, "debian-"+key)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	b.Say("%s: Debian %s", r.Name, release)
+	if err := b.forget("debian"); err != nil {
+		return "", err
+	}
+	if err := b.bootstrap(ctx, r, dir+".new"); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir+".new"))
+	}
+	return dir, os.Rename(dir+".new", dir)
+}
+
+// bootstrapVersion changes with what bootstrap does.
+const bootstrapVersion = "1"
 
 // bootstrap makes a Debian system with the packages of the base that are Debian's.
 func (b *Builder) bootstrap(ctx context.Context, r *recipe.Role, dir string) error {

@@ -93,7 +93,7 @@ func (b *Builder) programs(ctx context.Context, packages []*recipe.Package) erro
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return err
 	}
-	args := []string{"build", "-trimpath", "-ldflags", "-s -w -buildid= -X shoal/daemons/internal/kit.Version=" + b.Source.Version, "-o", bin + "/"}
+	args := []string{"build", "-trimpath", "-buildvcs=true", "-ldflags", "-s -w -buildid= -X shoal/daemons/internal/kit.Version=" + b.Source.Version, "-o", bin + "/"}
 	b.built = map[string]string{}
 	for _, name := range names {
 		args = append(args, "./daemons/"+name)
