@@ -96,7 +96,7 @@ func (w *world) look(fs vfs.FS) string {
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			fmt.Fprintf(&b, "%s %s:", id, i.Name)
+			fmt.Fprintf(&b, "%s %s %v %v:", id, i.Name, i.Subscribed, i.SpecialUse)
 			for _, msg := range st.All() {
 				f, err := m.OpenMessage(ctx, msg.UID)
 				if err != nil {
@@ -210,6 +210,13 @@ func scenarios() []scenario {
 		w.shift = 8 * 24 * time.Hour
 		return err
 	}
+	deleted := func(w *world) error {
+		_, err := w.box.ChangeFlags(ctx, FlagChange{UIDs: UIDSet{{2, 3}}, Op: FlagsAdd, Flags: FlagDeleted})
+		return err
+	}
+	subscribe := func(on bool) func(w *world) error {
+		return func(w *world) error { return w.box.Account().Subscribe(ctx, "Archive", on) }
+	}
 	deleteIt := func(w *world) error { return w.box.Account().Delete(ctx, "Archive") }
 	return []scenario{
 		{name: "deliver", run: stageAnd(100, deliver)},
@@ -244,6 +251,10 @@ func scenarios() []scenario {
 			_, err := w.box.Expunge(ctx, UIDSet{{2, 3}}, false)
 			return err
 		}},
+		{name: "expunge what is deleted", setup: deleted, run: func(w *world) error {
+			_, err := w.box.Expunge(ctx, nil, true)
+			return err
+		}},
 		{name: "copy", run: copyTo},
 		{name: "move", run: func(w *world) error {
 			_, err := w.box.MoveTo(ctx, UIDSet{{2, 4}}, w.other)
@@ -252,7 +263,36 @@ func scenarios() []scenario {
 		{name: "create", run: create("New")},
 		{name: "rename", setup: create("Archive/Sub"), run: func(w *world) error { return w.box.Account().Rename(ctx, "Archive", "Old") }},
 		{name: "delete", run: deleteIt},
-		{name: "subscribe", run: func(w *world) error { return w.box.Account().Subscribe(ctx, "Archive", true) }},
+		{name: "subscribe", run: subscribe(true)},
+		{name: "unsubscribe", setup: subscribe(true), run: subscribe(false)},
+		{name: "special use", run: func(w *world) error {
+			return w.box.Account().SetSpecialUse(ctx, "Archive", []string{"Archive"})
+		}},
+		{name: "rename INBOX", run: func(w *world) error { return w.box.Account().Rename(ctx, Inbox, "Then") }, between: []func(w *world) error{
+			func(w *world) error {
+				_, err := w.box.Account().Create(ctx, "Then", CreateOptions{})
+				return err
+			},
+			func(w *world) error {
+				if _, err := w.box.Account().Create(ctx, "Then", CreateOptions{}); err != nil {
+					return err
+				}
+				then, err := w.box.Account().Open(ctx, "Then")
+				if err != nil {
+					return err
+				}
+				_, err = w.box.CopyTo(ctx, UIDSet{{1, MaxUID}}, then)
+				return err
+			},
+		}},
+		{name: "watch", run: func(w *world) error {
+			w.s.o.HintAddress = "127.0.0.1:1"
+			x, err := w.box.Watch(ctx)
+			if err == nil {
+				x.Close()
+			}
+			return err
+		}},
 		{name: "new account", run: func(w *world) error {
 			_, err := w.s.Account(ctx, "vol01", "account-2")
 			return err
@@ -260,6 +300,26 @@ func scenarios() []scenario {
 		{name: "snapshot", setup: func(w *world) error { return flags(FlagsAdd, nil)(w) }, run: func(w *world) error {
 			return w.box.j.checkpoint(ctx, true)
 		}},
+		{name: "small snapshot", setup: func(w *world) error {
+			if err := w.box.j.checkpoint(ctx, true); err != nil {
+				return err
+			}
+			for i := range 3 {
+				if err := flags([]FlagOp{FlagsAdd, FlagsRemove}[i%2], nil)(w); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, run: func(w *world) error { return w.box.j.checkpoint(ctx, false) }},
+		{name: "reserve", setup: func(w *world) error {
+			v := mustVolume(w.s)
+			if err := v.refill(); err != nil {
+				return err
+			}
+			v.giveWay()
+			v.giveWay()
+			return nil
+		}, run: func(w *world) error { return mustVolume(w.s).refill() }},
 		{name: "compact", setup: busy, run: func(w *world) error { return w.box.j.compact(ctx) }},
 		{name: "collect", setup: orphan, run: func(w *world) error { return w.box.j.collect(ctx) }},
 		{name: "to the trash", setup: deleteIt, run: func(w *world) error { return w.box.Account().Maintain(ctx) }},

@@ -300,7 +300,9 @@ func (j *journal) advance() error {
 			return j.vol.mounted()
 		}
 		if err := j.look(); err != nil {
-			j.forget()
+			if !j.store.knobs.unverified {
+				j.forget()
+			}
 			return err
 		}
 		if j.covered(start + 1) {

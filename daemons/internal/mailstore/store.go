@@ -118,6 +118,8 @@ type knobs struct {
 	noFence bool // floors are neither made nor looked at
 	noSync  bool // directories are not synced
 	noData  bool // nor is the data of message files
+	// unverified: what was read stays in the fold when the listing of w/ that should verify it fails.
+	unverified bool
 }
 
 var defaultKnobs = knobs{segmentLen: segmentLen, completeEvery: completeEvery, deltaEvery: deltaEvery}
