@@ -436,7 +436,6 @@ func TestAliasesForwardsServers(t *testing.T) {
 	u, other := s.newAccount(t), s.newAccount(t)
 	alias := "team-" + u.Address
 	s.shoalctl(t, "alias", "add", alias, u.Address, other.Address)
-	s.spread(t, alias)
 	command(t, "", "swaks", "-s", s.address("smtp"), "-f", "a@far.test", "-t", alias, "--h-Subject", "to the team", "--silent", "2")
 	s.drainQueue(t)
 	for _, x := range []user{u, other} {
