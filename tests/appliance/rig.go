@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -33,6 +34,24 @@ type Rig struct {
 	Dir  string
 	Bin  string // folder of the programs
 	LDAP string // address of the directory, StartTLS
+
+	runtime string // HAProxy's socket
+}
+
+// HAProxy sends a command to the balancer's runtime socket, past its agent.
+func (r *Rig) HAProxy(command string) string {
+	r.T.Helper()
+	c, err := net.Dial("unix", r.runtime)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintln(c, command)
+	b, err := io.ReadAll(c)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	return string(b)
 }
 
 var build struct {
@@ -222,6 +241,7 @@ func (r *Rig) Balancer() string {
 		r.T.Fatal(err)
 	}
 	r.T.Cleanup(func() { _ = os.RemoveAll(short) }) // sockets only
+	r.runtime = short + "/admin.sock"
 	base := r.Put("lb1/haproxy.cfg", `
 global
 	stats socket unix@%s/admin.sock mode 600 level admin expose-fd listeners

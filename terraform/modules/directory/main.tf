@@ -1,0 +1,20 @@
+locals {
+  bracketed = { for name, a in merge({ (var.master.name) = var.master.address }, { for n, s in var.shadows : n => s.address }) :
+  name => length(regexall(":", a)) > 0 ? "[${a}]" : a }
+  master_uri = "ldaps://${local.bracketed[var.master.name]}:636"
+}
+
+resource "shoal_server" "master" {
+  name                = var.master.name
+  role                = "vault"
+  deletion_protection = var.deletion_protection
+}
+
+resource "shoal_directory_shadow" "this" {
+  for_each = var.shadows
+
+  name   = each.key
+  master = [local.master_uri]
+
+  depends_on = [shoal_server.master]
+}

@@ -1,0 +1,20 @@
+variable "master" {
+  description = "The one server that takes updates: name and address."
+  type        = object({ name = string, address = string })
+}
+
+variable "shadows" {
+  description = "Copies of the master by name, with their addresses; none: the master serves reads."
+  type        = map(object({ address = string }))
+  default     = {}
+  validation {
+    condition     = !contains(keys(var.shadows), var.master.name)
+    error_message = "The master cannot be its own shadow."
+  }
+}
+
+variable "deletion_protection" {
+  description = "Refuse plans that destroy the master."
+  type        = bool
+  default     = true
+}

@@ -1,0 +1,24 @@
+resource "shoal_server" "this" {
+  for_each = var.nodes
+
+  name      = each.key
+  role      = "lb"
+  addresses = { control = each.value.agent }
+}
+
+locals {
+  pools = merge([for node, n in var.nodes : {
+    for pool, p in var.pools : "${node}/${pool}" => merge(p, { node = node, pool = pool })
+  }]...)
+}
+
+resource "shoal_lb_pool" "this" {
+  for_each = local.pools
+
+  agent          = var.nodes[each.value.node].agent
+  name           = each.value.pool
+  bind           = [for a in var.nodes[each.value.node].addresses : length(regexall(":", a)) > 0 ? "[${a}]:${each.value.port}" : "${a}:${each.value.port}"]
+  check          = each.value.check
+  proxy_protocol = each.value.proxy_protocol
+  idle_seconds   = each.value.idle_seconds
+}

@@ -1,0 +1,9 @@
+output "agents" {
+  description = "Agents by the name of their node, known once their pools are there: for the members."
+  value       = { for node, n in var.nodes : node => n.agent if length([for k, p in shoal_lb_pool.this : p if p.agent == n.agent]) > 0 || length(var.pools) == 0 }
+}
+
+output "addresses" {
+  description = "All addresses of the service: for DNS."
+  value       = flatten([for n in var.nodes : n.addresses])
+}

@@ -1,0 +1,9 @@
+output "address" {
+  description = "Address of the machine, known once it is there."
+  value       = length(shoal_machine.this) > 0 && shoal_machine.this[0].id == null ? null : var.address
+}
+
+output "made" {
+  description = "Whether the machine is made here."
+  value       = length(shoal_machine.this) == 1
+}

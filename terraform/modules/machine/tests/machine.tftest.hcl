@@ -1,0 +1,43 @@
+mock_provider "shoal" {}
+
+variables {
+  name    = "box1"
+  address = "fd00:20::1"
+}
+
+run "existing_machine" {
+  command = plan
+  assert {
+    condition     = !output.made && length(shoal_machine.this) == 0
+    error_message = "A machine would be made without a hypervisor."
+  }
+}
+
+run "made_machine" {
+  command = apply
+  variables {
+    hypervisor = { pool = "default", network = "service" }
+    image      = "/images/box.qcow2"
+    enrol      = { url = "https://vault1.example.net:8444", ca_sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }
+  }
+  assert {
+    condition     = shoal_machine.this[0].ready.address == "[fd00:20::1]:9143" && shoal_machine.this[0].enrol.server == "box1"
+    error_message = "The machine is not waited for at its address, or does not enrol."
+  }
+}
+
+run "network_or_bridge" {
+  command = plan
+  variables {
+    hypervisor = { pool = "default" }
+  }
+  expect_failures = [var.hypervisor]
+}
+
+run "bad_size" {
+  command = plan
+  variables {
+    size = { memory_mib = 16 }
+  }
+  expect_failures = [var.size]
+}

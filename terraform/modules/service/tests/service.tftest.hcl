@@ -1,0 +1,119 @@
+mock_provider "shoal" {}
+
+variables {
+  domain = "example.net"
+  ipv4   = "10.20.0.0/20"
+  ipv6   = "fd00:20::/64"
+  sizes = {
+    lb      = { count = 1 }
+    switch  = { count = 1 }
+    box     = { count = 2 }
+    shadow  = { count = 1 }
+    storage = { count = 1 }
+  }
+  domains    = { "example.test" = { default_volume = "vol01" } }
+  hypervisor = { pool = "default", network = "service", domain_type = "qemu" }
+  images     = { lb = "/i/lb", switch = "/i/switch", box = "/i/box", vault = "/i/vault", storage = "/i/storage" }
+}
+
+run "two_boxes" {
+  command = apply
+  assert {
+    condition     = sort(keys(output.inventory)) == ["box1", "box2", "lb1", "storage1", "switch1", "vault1", "vault2"]
+    error_message = "The servers are ${join(", ", keys(output.inventory))}."
+  }
+  assert {
+    condition     = shoal_lb_member.vault["lb1/ldap/vault1"].backup && !shoal_lb_member.vault["lb1/ldap/vault2"].backup
+    error_message = "The master is read before its shadow."
+  }
+  assert {
+    condition     = output.lmtp["switch1"] == ["10.20.1.1:24"]
+    error_message = "The switch does not deliver through the balancer."
+  }
+}
+
+run "a_third_box" {
+  command = apply
+  variables {
+    sizes = {
+      lb      = { count = 1 }
+      switch  = { count = 1 }
+      box     = { count = 3 }
+      shadow  = { count = 1 }
+      storage = { count = 1 }
+    }
+  }
+  assert {
+    condition     = output.inventory["box3"].ansible_host == "10.20.3.3" && output.inventory["box2"] == run.two_boxes.inventory["box2"]
+    error_message = "The third box is not there, or the second has changed."
+  }
+}
+
+run "no_shadow" {
+  command = apply
+  variables {
+    sizes = { lb = { count = 2 }, switch = { count = 1 }, box = { count = 1 }, storage = { count = 1 } }
+  }
+  assert {
+    condition     = output.directory.uris == ["ldaps://10.20.4.1:636"] && !shoal_lb_member.vault["lb2/ldap/vault1"].backup
+    error_message = "The master does not serve reads."
+  }
+}
+
+run "variation_2" {
+  command = apply
+  variables {
+    variation = 2
+    assigned  = { switch1 = "box2" }
+  }
+  assert {
+    condition     = output.lmtp["switch1"] == ["10.20.3.2:24"]
+    error_message = "The switch does not deliver to its box."
+  }
+}
+
+run "existing_machines_and_a_filer" {
+  command = apply
+  variables {
+    hypervisor       = null
+    sizes            = { lb = { count = 1 }, switch = { count = 1 }, box = { count = 1 } }
+    addresses        = { lb1 = "192.0.2.10", box1 = "2001:db8::13" }
+    external_volumes = { vol01 = { source = "filer:/mail", id = "0d6f3c6e-6d2c-4c0c-9b0e-2f4f6b1f9a51" } }
+  }
+  assert {
+    condition     = output.inventory["box1"].ansible_host == "2001:db8::13" && output.volumes["vol01"].source == "filer:/mail"
+    error_message = "Addresses or volumes are not those that were given."
+  }
+}
+
+run "the_last_box" {
+  command = plan
+  variables {
+    sizes = { lb = { count = 1 }, switch = { count = 1 }, box = { count = 0 } }
+  }
+  expect_failures = [var.sizes]
+}
+
+run "a_second_master" {
+  command = plan
+  variables {
+    sizes = { lb = { count = 1 }, switch = { count = 1 }, box = { count = 1 }, master = { count = 2 } }
+  }
+  expect_failures = [var.sizes]
+}
+
+run "a_bad_size" {
+  command = plan
+  variables {
+    sizes = { lb = { count = 1 }, switch = { count = 1 }, box = { count = 1, memory_mib = 64 } }
+  }
+  expect_failures = [var.sizes]
+}
+
+run "half_a_box" {
+  command = plan
+  variables {
+    sizes = { lb = { count = 1 }, switch = { count = 1 }, box = { count = 1.5 } }
+  }
+  expect_failures = [var.sizes]
+}

@@ -1,0 +1,30 @@
+resource "shoal_server" "this" {
+  for_each = var.members
+
+  name = each.key
+  role = "webmail"
+}
+
+locals {
+  # node/service/member: a key for each place where a member stands, so that one that comes or goes touches no other.
+  places = merge(flatten([for node, agent in var.agents : [
+    for service, port in var.services : {
+      for name, m in var.members : "${node}/${service}/${name}" => {
+        agent   = agent
+        service = service
+        name    = name
+        address = length(regexall(":", m.address)) > 0 ? "[${m.address}]:${port}" : "${m.address}:${port}"
+      }
+    }
+  ]])...)
+}
+
+resource "shoal_lb_member" "this" {
+  for_each = local.places
+
+  agent         = each.value.agent
+  pool          = each.value.service
+  name          = shoal_server.this[each.value.name].name
+  address       = each.value.address
+  drain_seconds = var.drain_seconds
+}

@@ -1,0 +1,52 @@
+mock_provider "shoal" {}
+
+variables {
+  agents = { lb1 = "10.20.1.1:9145", lb2 = "10.20.1.2:9145" }
+  members = {
+    webmail1 = { address = "10.20.3.1" }
+    webmail2 = { address = "fd00:20::2" }
+  }
+}
+
+run "every_member_in_every_pool" {
+  command = apply
+  assert {
+    condition     = length(shoal_lb_member.this) == 2 * 2 * length(var.services)
+    error_message = "There are ${length(shoal_lb_member.this)} members."
+  }
+  assert {
+    condition     = alltrue([for k, m in shoal_lb_member.this : startswith(m.address, "[fd00:20::2]:") || startswith(m.address, "10.20.3.1:")])
+    error_message = "An address is not one of the members'."
+  }
+}
+
+run "a_third_one" {
+  command = apply
+  variables {
+    members = {
+      webmail1 = { address = "10.20.3.1" }
+      webmail2 = { address = "fd00:20::2" }
+      webmail3 = { address = "10.20.3.3" }
+    }
+  }
+  assert {
+    condition     = length(shoal_server.this) == 3 && shoal_server.this["webmail1"].id == run.every_member_in_every_pool.ids["webmail1"]
+    error_message = "The others were touched."
+  }
+}
+
+run "bad_name" {
+  command = plan
+  variables {
+    members = { "Webmail 1" = { address = "10.20.3.1" } }
+  }
+  expect_failures = [var.members]
+}
+
+run "bad_address" {
+  command = plan
+  variables {
+    members = { webmail1 = { address = "webmail1.example.net" } }
+  }
+  expect_failures = [var.members]
+}
