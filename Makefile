@@ -87,6 +87,16 @@ soak: ## Histories with faults on real NFS, for SOAK (4h), each checked for line
 	@scripts/install-deps nfs
 	SHOAL_NFS_SOAK='$(SOAK)' go test -count=1 -v -timeout 0 -run '^TestHistories$$' ./tests/nfs
 
+.PHONY: terraform
+terraform: build ## Terraform: the provider, its acceptance tests on loopback, the tests of all modules (root)
+	@scripts/install-deps terraform
+	@scripts/terraform check
+	SHOAL_BIN=$$PWD/bin go test -count=1 -v -timeout 15m ./tests/terraform
+
+.PHONY: terraform-docs
+terraform-docs: ## Write the reference of the provider's resources anew, from their schemas
+	@scripts/terraform docs
+
 .PHONY: race
 race: ## Unit tests under the race detector (long)
 	go test -race -timeout 30m ./daemons/...

@@ -1,12 +1,10 @@
 package appliance
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -71,66 +69,6 @@ func (a *api) do(method, path string, in any, status int, into any) {
 
 type object = map[string]any
 
-// echo is a server that says its name and then gives back what it gets; it takes a PROXY v2 header.
-func echo(t *testing.T, name, address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				head := make([]byte, 16) // the fixed part, then as many bytes as it says
-				if _, err := io.ReadFull(c, head); err != nil {
-					return
-				}
-				if _, err := io.CopyN(io.Discard, c, int64(head[14])<<8|int64(head[15])); err != nil {
-					return
-				}
-				fmt.Fprintf(c, "%s\n", name)
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-}
-
-type client struct {
-	net.Conn
-	r    *bufio.Reader
-	name string
-}
-
-func dial(t *testing.T, address string) *client {
-	t.Helper()
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	k := &client{Conn: c, r: bufio.NewReader(c)}
-	k.name, err = k.r.ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.name = strings.TrimSpace(k.name)
-	return k
-}
-
-func (c *client) works(t *testing.T) {
-	t.Helper()
-	fmt.Fprintln(c, "hello")
-	if line, err := c.r.ReadString('\n'); err != nil || line != "hello\n" {
-		t.Fatalf("the connection to %s: %q %v", c.name, line, err)
-	}
-}
-
 type member struct {
 	Address, State, Status, Drift string
 	Sessions                      int
@@ -148,7 +86,7 @@ func TestBalancer(t *testing.T) {
 	a := r.api(t, r.Balancer())
 	at := ports.Take(t, 6)
 	for i, name := range []string{"box1", "box2", "box3"} {
-		echo(t, name, at[i+1])
+		Echo(t, name, at[i+1])
 	}
 	a.do("GET", "/v1/agent", nil, 200, `"haproxy": "2.`)
 	a.do("PUT", "/v1/lb/pools/imap", object{"bind": []string{at[0]}, "proxy_protocol": true, "balance": "roundrobin"}, 200, nil)
@@ -176,48 +114,48 @@ func TestBalancer(t *testing.T) {
 	put("box1", at[1], "ready")
 	put("box2", at[2], "ready")
 	up("box1", "box2")
-	one, two := dial(t, at[0]), dial(t, at[0])
-	if one.name == two.name {
-		t.Errorf("both connections went to %s", one.name)
+	one, two := Dial(t, at[0]), Dial(t, at[0])
+	if one.Name == two.Name {
+		t.Errorf("both connections went to %s", one.Name)
 	}
 	before := get()
 
 	put("box3", at[3], "ready")
 	up("box1", "box2", "box3")
 	for seen := map[string]bool{}; !seen["box3"]; {
-		c := dial(t, at[0])
-		seen[c.name] = true
+		c := Dial(t, at[0])
+		seen[c.Name] = true
 		c.Close()
 	}
-	one.works(t)
-	two.works(t)
+	one.Works(t)
+	two.Works(t)
 	if file := r.Read("lb1/pools.cfg"); strings.Count(file, "\tserver ") != 3 {
 		t.Errorf("the file:\n%s", file)
 	}
 	r.Wait("the sessions are counted", func() error {
-		if p := get(); p.Members[one.name].Sessions != 1 || p.Members[two.name].Sessions != 1 {
+		if p := get(); p.Members[one.Name].Sessions != 1 || p.Members[two.Name].Sessions != 1 {
 			return fmt.Errorf("%+v, before %+v", p, before)
 		}
 		return nil
 	})
 
 	// A member with a session drains: it gets nothing new, its session goes on, and it leaves at the end of it.
-	a.do("DELETE", "/v1/lb/pools/imap/members/"+one.name, nil, 202, `"sessions": 1`)
+	a.do("DELETE", "/v1/lb/pools/imap/members/"+one.Name, nil, 202, `"sessions": 1`)
 	for range 6 {
-		if c := dial(t, at[0]); c.name == one.name {
-			t.Errorf("a new connection went to %s, which drains", one.name)
+		if c := Dial(t, at[0]); c.Name == one.Name {
+			t.Errorf("a new connection went to %s, which drains", one.Name)
 		}
 	}
-	one.works(t)
+	one.Works(t)
 	// A reload, here for another pool, does not bring it back.
 	a.do("PUT", "/v1/lb/pools/other", object{"bind": []string{at[4]}}, 200, nil)
-	if m := get().Members[one.name]; m.Status != "DRAIN" && !strings.HasPrefix(m.Status, "DRAIN") || m.Drift != "" {
+	if m := get().Members[one.Name]; m.Status != "DRAIN" && !strings.HasPrefix(m.Status, "DRAIN") || m.Drift != "" {
 		t.Errorf("after a reload: %+v", m)
 	}
-	one.works(t)
+	one.Works(t)
 	one.Close()
 	r.Wait("it is gone", func() error {
-		req, err := http.NewRequest("DELETE", a.base+"/v1/lb/pools/imap/members/"+one.name, nil)
+		req, err := http.NewRequest("DELETE", a.base+"/v1/lb/pools/imap/members/"+one.Name, nil)
 		if err != nil {
 			return err
 		}
@@ -231,11 +169,11 @@ func TestBalancer(t *testing.T) {
 		}
 		return nil
 	})
-	a.do("GET", "/v1/lb/pools/imap/members/"+one.name, nil, 404, "no member")
-	if file := r.Read("lb1/pools.cfg"); strings.Contains(file, "server "+one.name) {
+	a.do("GET", "/v1/lb/pools/imap/members/"+one.Name, nil, 404, "no member")
+	if file := r.Read("lb1/pools.cfg"); strings.Contains(file, "server "+one.Name) {
 		t.Errorf("the file:\n%s", file)
 	}
-	two.works(t)
+	two.Works(t)
 
 	// Refused, with nothing changed.
 	file := r.Read("lb1/pools.cfg")
@@ -263,7 +201,7 @@ func TestBalancer(t *testing.T) {
 		t.Errorf("the file changed:\n%s", now)
 	}
 	a.do("DELETE", "/v1/lb/pools/other", nil, 204, nil)
-	two.works(t)
+	two.Works(t)
 
 	// Only operators, and only over TLS.
 	if _, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: r.anyTLS()}}).Get(a.base + "/v1/lb/pools"); err == nil {

@@ -27,35 +27,33 @@ import (
 var tool, cli string
 
 func TestMain(m *testing.M) {
-	code, err := prepare()
-	if err != nil {
+	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if code = m.Run(); code != 0 {
-		os.Exit(code)
-	}
+	code := m.Run()
 	appliance.Clean()
+	os.Exit(code)
 }
 
-func prepare() (int, error) {
+func prepare() error {
 	root, err := filepath.Abs("../..")
 	if err != nil {
-		return 1, err
+		return err
 	}
 	for _, what := range []string{"tool", "mirror"} {
 		cmd := exec.Command(filepath.Join(root, "scripts/terraform"), what)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		if err := cmd.Run(); err != nil {
-			return 1, fmt.Errorf("scripts/terraform %s: %w\n%s", what, err, errs.String())
+			return fmt.Errorf("scripts/terraform %s: %w\n%s", what, err, errs.String())
 		}
 		if what == "tool" {
 			tool = strings.TrimSpace(out.String())
 		}
 	}
 	cli = filepath.Join(root, "dist/terraform/cli.tfrc")
-	return 0, nil
+	return nil
 }
 
 // stack is a folder with a configuration.

@@ -53,6 +53,12 @@ variable "pools" {
   default     = null
 }
 
+variable "member_ports" {
+  description = "By role, ports of services on the servers, where they are not the usual ones."
+  type        = map(map(number))
+  default     = {}
+}
+
 variable "public_addresses" {
   description = "Addresses of the service on each balancer."
   type        = map(list(string))
@@ -86,6 +92,7 @@ module "service" {
   addresses        = var.addresses
   agent_ports      = var.agent_ports
   pools            = var.pools
+  member_ports     = var.member_ports
   public_addresses = var.public_addresses
   sizes = {
     lb      = { count = 1 }

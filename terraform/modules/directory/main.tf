@@ -8,6 +8,8 @@ resource "shoal_server" "master" {
   name                = var.master.name
   role                = "vault"
   deletion_protection = var.deletion_protection
+
+  depends_on = [var.after_directory]
 }
 
 resource "shoal_directory_shadow" "this" {

@@ -12,3 +12,8 @@ output "servers" {
   description = "Names of master and shadows, for the members of the balancers' pools."
   value       = keys(local.bracketed)
 }
+
+output "ids" {
+  description = "By server: the id of its entry."
+  value       = merge({ (var.master.name) = shoal_server.master.id }, { for name, s in shoal_directory_shadow.this : name => s.id })
+}

@@ -18,3 +18,9 @@ variable "deletion_protection" {
   type        = bool
   default     = true
 }
+
+variable "after_directory" {
+  description = "What must be there before entries are made: the machine of the directory's master."
+  type        = any
+  default     = null
+}

@@ -4,6 +4,8 @@ resource "shoal_server" "this" {
   name      = each.key
   role      = "lb"
   addresses = { control = each.value.agent }
+
+  depends_on = [var.after_directory]
 }
 
 locals {
@@ -21,4 +23,6 @@ resource "shoal_lb_pool" "this" {
   check          = each.value.check
   proxy_protocol = each.value.proxy_protocol
   idle_seconds   = each.value.idle_seconds
+
+  depends_on = [var.after_machines]
 }

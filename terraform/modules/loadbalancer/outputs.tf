@@ -7,3 +7,8 @@ output "addresses" {
   description = "All addresses of the service: for DNS."
   value       = flatten([for n in var.nodes : n.addresses])
 }
+
+output "ids" {
+  description = "By server: the id of its entry."
+  value       = { for name, s in shoal_server.this : name => s.id }
+}

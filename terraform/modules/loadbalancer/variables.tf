@@ -36,3 +36,15 @@ variable "pools" {
     error_message = "A pool's port is from 1 to 65535."
   }
 }
+
+variable "after_directory" {
+  description = "What must be there before entries are made: the machine of the directory's master."
+  type        = any
+  default     = null
+}
+
+variable "after_machines" {
+  description = "What must be there before agents are asked: their machines. It is destroyed after what depends on it here."
+  type        = any
+  default     = null
+}

@@ -15,7 +15,7 @@ resource "shoal_machine" "this" {
   user_data_wo   = var.user_data_secret
   network_config = var.network_config
   networks       = [{ network = var.hypervisor.network, bridge = var.hypervisor.bridge, mac = var.mac }]
-  enrol          = var.enrol == null ? null : merge(var.enrol, { server = var.name })
+  enrol          = var.enrol
   ready          = var.ready ? { address = length(regexall(":", var.address)) > 0 ? "[${var.address}]:9143" : "${var.address}:9143" } : null
   rolling_group  = var.rolling_group
   drain          = var.drain

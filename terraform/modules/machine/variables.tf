@@ -73,6 +73,7 @@ variable "user_data_secret" {
 variable "enrol" {
   description = "How the machine enrols; null: by its secrets, or it is enrolled already."
   type = object({
+    server    = string # id of its entry, so that it is there before
     url       = string
     ca_sha256 = string
     hosts     = optional(list(string), [])

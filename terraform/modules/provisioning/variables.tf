@@ -36,3 +36,15 @@ variable "drain_seconds" {
     error_message = "drain_seconds is from 0 to 86400."
   }
 }
+
+variable "after_directory" {
+  description = "What must be there before entries are made: the machine of the directory's master."
+  type        = any
+  default     = null
+}
+
+variable "after_machines" {
+  description = "What must be there before agents are asked: their machines. It is destroyed after what depends on it here."
+  type        = any
+  default     = null
+}

@@ -69,6 +69,9 @@ module "storage" {
   mail_clients        = [module.network.blocks["box"].ipv4, module.network.blocks["box"].ipv6]
   queue_clients       = [module.network.blocks["switch"].ipv4, module.network.blocks["switch"].ipv6]
   deletion_protection = var.deletion_protection
+
+  after_directory = module.master.address
+  after_machines  = module.first
 }
 
 module "directory" {
@@ -77,6 +80,8 @@ module "directory" {
   master              = { name = "vault1", address = local.address["vault1"] }
   shadows             = { for name in local.of.vault : name => { address = local.address[name] } if name != "vault1" }
   deletion_protection = var.deletion_protection
+
+  after_directory = module.master.address
 }
 
 module "loadbalancer" {
@@ -84,6 +89,9 @@ module "loadbalancer" {
 
   nodes = { for name in local.of.lb : name => { agent = local.agent[name], addresses = local.lb_addresses[name] } }
   pools = local.pools
+
+  after_directory = module.master.address
+  after_machines  = module.first
 }
 
 module "boxes" {
@@ -93,6 +101,9 @@ module "boxes" {
   agents        = module.loadbalancer.agents
   services      = local.ports.box
   drain_seconds = var.drain_seconds
+
+  after_directory = module.master.address
+  after_machines  = module.rest
 }
 
 module "switches" {
@@ -106,6 +117,9 @@ module "switches" {
   balancers     = [for name in local.of.lb : local.address[name]]
   boxes         = { for name in local.of.box : name => local.address[name] if contains(values(var.assigned), name) }
   assigned      = var.assigned
+
+  after_directory = module.master.address
+  after_machines  = module.rest
 }
 
 module "webmail" {
@@ -115,6 +129,9 @@ module "webmail" {
   agents        = module.loadbalancer.agents
   services      = local.ports.webmail
   drain_seconds = var.drain_seconds
+
+  after_directory = module.master.address
+  after_machines  = module.rest
 }
 
 module "provisioning" {
@@ -124,6 +141,9 @@ module "provisioning" {
   agents        = module.loadbalancer.agents
   services      = local.ports.provision
   drain_seconds = var.drain_seconds
+
+  after_directory = module.master.address
+  after_machines  = module.rest
 }
 
 # The directory's servers at the balancers: with shadows, the master helps out only when none of them is there.
@@ -143,7 +163,7 @@ resource "shoal_lb_member" "vault" {
   backup        = each.value.name == "vault1" && length(local.of.vault) > 1
   drain_seconds = var.drain_seconds
 
-  depends_on = [module.directory]
+  depends_on = [module.directory, module.rest]
 }
 
 resource "shoal_domain" "this" {

@@ -5,6 +5,8 @@ resource "shoal_server" "this" {
   role                = "storage"
   addresses           = { control = each.value.agent }
   deletion_protection = var.deletion_protection
+
+  depends_on = [var.after_directory]
 }
 
 locals {
@@ -20,6 +22,8 @@ resource "shoal_nfs_export_policy" "this" {
   agent       = var.servers[each.value.server].agent
   name        = each.value.name
   description = each.value.note
+
+  depends_on = [var.after_machines]
 }
 
 resource "shoal_nfs_export_rule" "this" {

@@ -9,3 +9,8 @@ output "volumes" {
     { for name, v in var.external : name => { id = v.id, source = v.source, kind = v.kind } },
   )
 }
+
+output "ids" {
+  description = "By server: the id of its entry."
+  value       = { for name, s in shoal_server.this : name => s.id }
+}

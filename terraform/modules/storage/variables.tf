@@ -53,3 +53,15 @@ variable "deletion_protection" {
   type        = bool
   default     = true
 }
+
+variable "after_directory" {
+  description = "What must be there before entries are made: the machine of the directory's master."
+  type        = any
+  default     = null
+}
+
+variable "after_machines" {
+  description = "What must be there before agents are asked: their machines. It is destroyed after what depends on it here."
+  type        = any
+  default     = null
+}

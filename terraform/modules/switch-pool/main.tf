@@ -3,6 +3,8 @@ resource "shoal_server" "this" {
 
   name = each.key
   role = "switch"
+
+  depends_on = [var.after_directory]
 }
 
 locals {
@@ -27,6 +29,8 @@ resource "shoal_lb_member" "this" {
   name          = shoal_server.this[each.value.name].name
   address       = each.value.address
   drain_seconds = var.drain_seconds
+
+  depends_on = [var.after_machines]
 }
 
 locals {

@@ -68,3 +68,15 @@ variable "assigned" {
     error_message = "In variation 2 every switch needs an assigned box that is there."
   }
 }
+
+variable "after_directory" {
+  description = "What must be there before entries are made: the machine of the directory's master."
+  type        = any
+  default     = null
+}
+
+variable "after_machines" {
+  description = "What must be there before agents are asked: their machines. It is destroyed after what depends on it here."
+  type        = any
+  default     = null
+}

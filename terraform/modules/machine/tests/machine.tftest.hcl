@@ -3,6 +3,8 @@ mock_provider "shoal" {}
 variables {
   name    = "box1"
   address = "fd00:20::1"
+  # write-only, and set: a run of a test gives ephemeral variables to its plan and its apply
+  user_data_secret = "{}"
 }
 
 run "existing_machine" {
@@ -18,7 +20,7 @@ run "made_machine" {
   variables {
     hypervisor = { pool = "default", network = "service" }
     image      = "/images/box.qcow2"
-    enrol      = { url = "https://vault1.example.net:8444", ca_sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }
+    enrol      = { server = "box1", url = "https://vault1.example.net:8444", ca_sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }
   }
   assert {
     condition     = shoal_machine.this[0].ready.address == "[fd00:20::1]:9143" && shoal_machine.this[0].enrol.server == "box1"

@@ -11,7 +11,7 @@ variables {
 run "addresses_by_role_and_number" {
   command = plan
   assert {
-    condition     = output.members["box2"].ipv4 == "10.20.3.2" && output.members["box2"].ipv6 == "fd00:20:0:0:3000::2"
+    condition     = output.members["box2"].ipv4 == "10.20.3.2" && output.members["box2"].ipv6 == "fd00:20::3000:0:0:2"
     error_message = "box2 has ${output.members["box2"].ipv4} and ${output.members["box2"].ipv6}."
   }
   assert {
