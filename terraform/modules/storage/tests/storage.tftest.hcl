@@ -3,7 +3,7 @@ mock_provider "shoal" {}
 variables {
   servers       = { storage1 = { agent = "10.20.5.1:9145", address = "10.20.5.1" } }
   volumes       = { vol01 = { server = "storage1" }, queue = { server = "storage1", kind = "queue" } }
-  mail_clients  = ["10.20.3.0/24", "fd00:20::3000:0:0:0/68"]
+  mail_clients  = ["10.20.3.0/24", "fd00:20:0:0:3000::/68"]
   queue_clients = ["10.20.2.0/24"]
 }
 
