@@ -46,12 +46,6 @@ func (v *served) id(name string) (string, bool) {
 	return x.ID, ok
 }
 
-func (v *served) root(name string) string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.all[name].Path
-}
-
 // addVolumes opens the volumes that a reloaded configuration has more.
 func (b *box) addVolumes(c *Config) error {
 	here := map[string]bool{}
