@@ -56,7 +56,7 @@ func start(t *testing.T, image, seed, data, key string) *machine {
 	command(t, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image, overlay)
 	m.cmd = exec.Command("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "768", "-display", "none",
 		"-no-reboot", "-serial", "file:"+m.console, "-monitor", "none",
-		"-drive", "file="+overlay+",if=virtio,cache=unsafe",
+		"-drive", "file="+overlay+",if=none,id=system,cache=unsafe", "-device", "virtio-blk-pci,drive=system,bootindex=1",
 		"-drive", "file="+data+",if=none,id=data,format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=data,serial=shoal-data",
 		"-drive", "file="+seed+",if=virtio,format=raw,readonly=on",
 		"-device", "virtio-rng-pci",
