@@ -16,7 +16,6 @@
 package firstboot
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,7 +32,7 @@ const usage = `usage: firstboot apply            take up the seed of this machin
 // Main is the program: its exit code is 0 when all is well, 1 with one sentence on standard error, or 2.
 func Main(args []string) int {
 	m := &Machine{Root: "/", Out: os.Stdout, Run: run}
-	err := errors.New("usage")
+	var err error
 	switch {
 	case len(args) == 1 && args[0] == "apply":
 		err = m.Apply()

@@ -283,7 +283,7 @@ func (s *Seed) checkRole() error {
 		case shadow && hash != "":
 			return errors.New("shoal.vault: root_password_hash is the master's, shadow_of a shadow's: give one of them")
 		case !shadow && !strings.HasPrefix(hash, "{ARGON2}"):
-			return errors.New("shoal.vault.root_password_hash: a master needs the hash of the administrator's password: {ARGON2}$argon2id$...")
+			return errors.New("shoal.vault.root_password_hash: a master needs the hash of the administrator's password, which begins with {ARGON2}$argon2id$")
 		}
 	case "lb":
 		for i, v := range s.LB.VRRP {

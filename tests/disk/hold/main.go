@@ -25,7 +25,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 3 {
-		return fmt.Errorf("usage: hold ext4|xfs directory command ...")
+		return fmt.Errorf("usage: hold ext4|xfs directory command [argument]")
 	}
 	fs, dir := args[0], args[1]
 	file := dir + ".disk"
