@@ -47,6 +47,7 @@ func (x *session) passwordModify(w *work) error {
 		if made && r.Code == ldapwire.Success {
 			value = ldapwire.AppendPasswordModified(nil, p.New)
 		}
+		running.answered.Store(true)
 		_ = x.out.send(ldapwire.AppendExtended(nil, id, r, "", value)) // who has gone gets no answer
 	}()
 	return nil

@@ -278,6 +278,7 @@ func (x *session) carryOn(s *searching, op *operation) {
 		} else if how != unfinished {
 			out = x.searchDone(out, s, how)
 		}
+		op.answered.Store(how != unfinished)
 		if x.out.send(out) != nil || how != unfinished {
 			return
 		}

@@ -57,6 +57,7 @@ type operation struct {
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	abandoned atomic.Bool // no answer is sent
+	answered  atomic.Bool // the last answer is on its way: the client may use the id again as soon as it has it
 	endless   bool        // a persistent search: a bind does not wait for it
 	update    bool        // cannot be abandoned
 }
@@ -343,9 +344,13 @@ func (x *session) begin(w *work, update, endless bool) (*operation, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	op := &operation{ctx: ctx, cancel: cancel, update: update, endless: endless}
 	x.mu.Lock()
-	n, twice := len(x.pending), x.pending[id] != nil
+	n, last := len(x.pending), x.pending[id]
 	x.mu.Unlock()
-	if twice {
+	if last != nil && last.answered.Load() {
+		<-last.ctx.Done() // what is left of it takes no time
+		last = nil
+	}
+	if last != nil {
 		cancel(nil)
 		return nil, fmt.Errorf("%w: message id %d is in use", errProtocol, id)
 	}

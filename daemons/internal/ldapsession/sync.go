@@ -119,6 +119,7 @@ func (x *session) sync(w *work) error {
 		if err != nil {
 			r := result(err)
 			x.s.metrics.count(ldapwire.OpSearchRequest, r.Code)
+			op.answered.Store(true)
 			_ = x.out.send(ldapwire.AppendResponse(nil, s.id, ldapwire.OpSearchResultDone, r)) // who has gone needs no answer
 		}
 	}()
@@ -179,6 +180,7 @@ func (s *syncing) run() error {
 	}
 	if !s.request.Persist {
 		s.x.s.metrics.count(ldapwire.OpSearchRequest, ldapwire.Success)
+		s.op.answered.Store(true)
 		s.out = ldapwire.AppendResponseControls(s.out, s.id, ldapwire.OpSearchResultDone, &ldapwire.Result{}, ldapwire.AppendSyncDone(nil, cookie, deletes))
 		return s.flush()
 	}

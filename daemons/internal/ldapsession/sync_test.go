@@ -182,6 +182,20 @@ func TestSynchronization(t *testing.T) {
 	x.expect("info a3 false true 1", "info 80 false false 0")
 }
 
+// Whoever has the last answer to an operation may use its message id again at once.
+func TestMessageIDAgain(t *testing.T) {
+	f := start(t, replicas)
+	x := f.follower(t, "cn=box1,o=shoal", "boxpass")
+	for range 500 {
+		x.sync(ldapwire.SyncRequest{}, "o=shoal", "1.1")
+		for got := ""; !strings.HasPrefix(got, "done"); {
+			if got, _ = x.line(x.next()); strings.HasPrefix(got, "op ") {
+				t.Fatal(got)
+			}
+		}
+	}
+}
+
 func TestSynchronizationRefused(t *testing.T) {
 	f := start(t, replicas)
 	for _, c := range []struct {

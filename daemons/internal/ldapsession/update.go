@@ -44,6 +44,7 @@ func (x *session) update(w *work, frame []byte) error {
 		r := result(err)
 		x.s.metrics.count(m.Op, r.Code)
 		x.log.Info("directory update", who, "operation", m.Op.String(), "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
+		running.answered.Store(true)
 		_ = x.out.send(ldapwire.AppendResponse(nil, m.ID, m.Op.Response(), r)) // who has gone gets no answer
 	}()
 	return nil

@@ -72,6 +72,8 @@ func (f *fakeIMAP) serve() {
 			f.contents = append(f.contents, string(content[:n]))
 			if f.hangUpAt == len(f.contents) {
 				say("* BYE tired")
+				_ = f.conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, f.r) // a reset could overtake the goodbye
 				return
 			}
 			verdict := "OK [APPENDUID 1 1] done"
