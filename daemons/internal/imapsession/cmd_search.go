@@ -43,7 +43,7 @@ func cmdSearch(s *session, c *call) error {
 	case args.Extended || s.rev2:
 		s.writeESearch(c, args, result)
 	default:
-		s.writeSearch(c, args, result)
+		s.writeSearch(c, "SEARCH", args, result)
 	}
 	if result.gone {
 		c.ok("EXPUNGEISSUED", "Some of the messages no longer exist")
@@ -67,7 +67,7 @@ func (s *session) forgetSaved(err error, args *imapwire.Search) {
 	}
 }
 
-// found is the result of a search.
+// found is the result of a search, in the order of the mailbox or in that of SORT.
 type found struct {
 	seqs, uids    []imapwire.Range
 	count         uint64
@@ -104,10 +104,10 @@ func (r *found) savedUIDs(options imapwire.SearchReturn) []imapwire.Range {
 	return out
 }
 
-// writeSearch writes the SEARCH response of IMAP4rev1.
-func (s *session) writeSearch(c *call, args *imapwire.Search, r *found) {
+// writeSearch writes the SEARCH response of IMAP4rev1, or the SORT response.
+func (s *session) writeSearch(c *call, name string, args *imapwire.Search, r *found) {
 	e := &s.enc
-	e.Raw("* SEARCH")
+	e.Raw("* ").Raw(name)
 	ranges := r.seqs
 	if c.uid {
 		ranges = r.uids

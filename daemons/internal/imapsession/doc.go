@@ -16,7 +16,7 @@
 // UID that it has not been told about. Message sequence numbers are those of the view. Each command
 // ends with a sync that tells what is new, except that
 //
-//   - EXPUNGE and VANISHED are never sent during FETCH, STORE and SEARCH without UID, nor between
+//   - EXPUNGE and VANISHED are never sent during FETCH, STORE, SEARCH, SORT and THREAD without UID, nor between
 //     commands outside of IDLE (RFC 9051 §7.5.1); the table in commands.go says which commands these are;
 //   - what a command itself has changed is told by that command.
 //
@@ -34,6 +34,6 @@
 //
 // # Left out on purpose
 //
-// Rights of other users (ACL), and keeping messages' envelopes in a cache: they belong to later
-// work and have their places (commands.go, fetch.go).
+// Rights of other users (ACL): they belong to later work and have their place (commands.go). THREAD=REFS, and
+// results of SEARCH and SORT that are kept up to date (RFC 5267 §4).
 package imapsession

@@ -130,6 +130,10 @@ var fetchCommands = []string{
 	"SEARCH HEADER Received by",
 	"SEARCH TEXT the SENTBEFORE 1-Jan-2030",
 	"SEARCH BODY hello",
+	"SORT (SUBJECT DISPLAYFROM TO DATE) UTF-8 ALL",
+	"UID SORT (REVERSE CC SIZE DATE) UTF-8 SUBJECT e",
+	"THREAD REFERENCES UTF-8 ALL",
+	"UID THREAD ORDEREDSUBJECT UTF-8 ALL",
 }
 
 // TestSummariesSayTheSame: what is answered with summaries is byte for byte what is answered without: when they are made,

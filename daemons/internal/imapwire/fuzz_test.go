@@ -14,6 +14,8 @@ var seeds = []string{
 	"a1 NOOP\r\n",
 	"a FETCH 1:*,5 (FLAGS BODY.PEEK[HEADER.FIELDS (From To)]<0.100> BINARY[1.2])\r\n",
 	"a SEARCH RETURN (MIN MAX) CHARSET UTF-8 OR (FROM {3+}\r\nabc) NOT SINCE 1-Feb-2026 MODSEQ \"/flags/\\\\seen\" all 5\r\n",
+	"a SORT RETURN (COUNT ALL) (REVERSE DATE SUBJECT DISPLAYFROM) UTF-8 SUBJECT {2+}\r\n\xc3\xa9 1:5\r\n",
+	"a THREAD REFERENCES US-ASCII NOT DELETED\r\nb THREAD ORDEREDSUBJECT UTF-8 ALL\r\n",
 	"a STORE 2,4:7 (UNCHANGEDSINCE 12) +FLAGS.SILENT (\\Deleted $Foo)\r\nb NOOP\r\n",
 	"a APPEND \"Sent Items\" (\\Seen) \" 1-Feb-2026 13:05:09 +0130\" {5}\r\nabcde\r\n",
 	"a APPEND x ~{4+}\r\na\x00b\r\r\nb LIST (SUBSCRIBED) \"\" (% a/*) RETURN (STATUS (MESSAGES))\r\n",
@@ -74,6 +76,10 @@ func parseAny(t *testing.T, d *Decoder, name string, kind uint8) error {
 		}
 	case name == "SEARCH" || kind&15 == 2:
 		_, err = d.Search()
+	case name == "SORT" || kind&15 == 8:
+		_, err = d.Sort()
+	case name == "THREAD" || kind&15 == 9:
+		_, err = d.Thread()
 	case name == "STORE" || kind&15 == 3:
 		var set Set
 		if set, err = d.Set(); err == nil {

@@ -79,52 +79,71 @@ type Search struct {
 // "RETURN ()" means ALL (RFC 4731 §3.1).
 func (d *Decoder) Search() (*Search, error) {
 	s := new(Search)
-	if d.AcceptWord("RETURN") {
-		s.Extended = true
-		if err := d.SP(); err != nil {
-			return nil, err
-		}
-		if err := d.List(func() error { return d.searchOption(s) }); err != nil {
-			return nil, err
-		}
-		if s.Return == 0 {
-			s.Return = ReturnAll
-		}
-		if err := d.SP(); err != nil {
-			return nil, err
-		}
+	if err := d.searchReturn(s); err != nil {
+		return nil, err
 	}
 	if d.AcceptWord("CHARSET") {
 		s.Charset = true
 		if err := d.SP(); err != nil {
 			return nil, err
 		}
-		charset, err := d.AString()
-		if err != nil {
-			return nil, err
-		}
-		switch strings.ToUpper(charset) {
-		case "US-ASCII", "ASCII", "UTF-8", "UTF8":
-		default:
-			return nil, &CharsetError{Name: excerpt([]byte(charset))}
-		}
-		if err := d.SP(); err != nil {
+		if err := d.searchCharset(); err != nil {
 			return nil, err
 		}
 	}
+	if err := d.searchKeys(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// searchReturn takes the result options, if there are any, and the space behind them.
+func (d *Decoder) searchReturn(s *Search) error {
+	if !d.AcceptWord("RETURN") {
+		return nil
+	}
+	s.Extended = true
+	if err := d.SP(); err != nil {
+		return err
+	}
+	if err := d.List(func() error { return d.searchOption(s) }); err != nil {
+		return err
+	}
+	if s.Return == 0 {
+		s.Return = ReturnAll
+	}
+	return d.SP()
+}
+
+// searchCharset takes the name of a charset and the space behind it. *CharsetError where it is not known.
+func (d *Decoder) searchCharset() error {
+	charset, err := d.AString()
+	if err != nil {
+		return err
+	}
+	switch strings.ToUpper(charset) {
+	case "US-ASCII", "ASCII", "UTF-8", "UTF8":
+	default:
+		return &CharsetError{Name: excerpt([]byte(charset))}
+	}
+	return d.SP()
+}
+
+// searchKeys takes search keys up to the end of the command: all of them must be met.
+func (d *Decoder) searchKeys(s *Search) error {
 	p := searchParser{d: d, s: s}
 	s.Key.Op = SearchAnd
 	for {
 		key, err := p.key()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		s.Key.Kids = append(s.Key.Kids, key)
 		if d.AtEnd() {
-			return s, nil
+			return nil
 		}
 		if err := d.SP(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

@@ -148,7 +148,7 @@ func TestMessageIDs(t *testing.T) {
 		"":                           nil,
 		"<a@b>":                      {"a@b"},
 		"<a@b><c@d>\t <e@f>":         {"a@b", "c@d", "e@f"},
-		"Your mail of <a@b> (x) <c>": {"a@b", "c"},
+		"Your mail of <a@b> (x) <c>": {"a@b"}, // what has no "@" is no identifier
 		`<"a b"@c> < a @ b >`:        {"a b@c", "a@b"},
 		`<"a"@b>`:                    {"a@b"},
 		"<a@b":                       nil,

@@ -90,8 +90,8 @@ func cutLeader(s string) (string, bool) {
 }
 
 // MessageIDs are the message identifiers in a References, In-Reply-To or Message-ID value,
-// without their angle brackets and quoting: RFC 5322 §3.6.4. Other text is left out, as THREAD asks
-// (RFC 5256 §3).
+// without their angle brackets and quoting: RFC 5322 §3.6.4. Other text, and what has no "@", is left
+// out, as THREAD asks (RFC 5256 §3).
 //
 //	msg-id = "<" id-left "@" id-right ">"       id-left may be a quoted string
 func MessageIDs(value string) (ids []string) {
@@ -108,7 +108,7 @@ func MessageIDs(value string) (ids []string) {
 		if again := strings.LastIndexByte(value[:end], '<'); again >= 0 {
 			value, end = value[again+1:], end-again-1
 		}
-		if id := unquoteID(value[:end]); id != "" {
+		if id := unquoteID(value[:end]); strings.Contains(id, "@") {
 			ids = append(ids, id)
 		}
 		value = value[end+1:]

@@ -103,6 +103,14 @@ found = ok(m.uid("SEARCH", "CHARSET", "UTF-8", "SUBJECT"))
 assert len(found[0].split()) == 1, found
 assert ok(m.search(None, "LARGER", "100000"))[0] != b""
 
+# SORT and THREAD.
+order = [int(n) for n in ok(m.sort("(REVERSE SIZE)", "UTF-8", "ALL"))[0].split()]
+assert order == sorted(range(1, len(messages) + 1), key=lambda n: (-len(messages[n - 1]), n)), order
+assert ok(m.sort("SUBJECT", "UTF-8", "1:2")) == [b"1 2"]
+assert ok(m.uid("SORT", "(REVERSE ARRIVAL)", "US-ASCII", "1:3")) == [b"3 2 1"]
+assert ok(m.thread("REFERENCES", "UTF-8", "1:2")) == [b"(1)(2)"]
+assert ok(m.uid("THREAD", "ORDEREDSUBJECT", "UTF-8", "1:2")) == [b"(1)(2)"]
+
 # COPY, MOVE, EXPUNGE.
 ok(m.create("Py/Kept"))
 ok(m.copy("1:*", "Py/Kept"))
