@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,10 +48,76 @@ const spillBatch = 1 << 20
 
 // submit commits q and waits for the outcome. An error with q.unknown false means that nothing happened.
 func (j *journal) submit(ctx context.Context, q *request) error {
-	// A record that does not parse would close the log to everybody: better to refuse one too many.
+	if err := j.check(q); err != nil {
+		return err
+	}
+	return j.enqueue(ctx, q)
+}
+
+// check refuses an op that does not parse: it would close the log to everybody, so better one too many.
+func (j *journal) check(q *request) error {
 	if err := j.kind.check(q.op(nil, &opContext{origin: j.store.origin})); err != nil {
 		return fmt.Errorf("%s: not written: %w", j.dir, err)
 	}
+	return nil
+}
+
+// Who decides about a request whose caller may give up before it is in the queue.
+const (
+	requestOpen = iota
+	requestQueued
+	requestGivenUp
+)
+
+// submitAfter is submit with file operations before it, which are done in the same turn at the volume where nobody else is at
+// the log. Its error is certain when prepare fails. prepare is not told when the caller has given up: what it made stays.
+func (j *journal) submitAfter(ctx context.Context, q *request, prepare func() error) error {
+	if err := j.check(q); err != nil {
+		return err
+	}
+	q.done = make(chan struct{})
+	var state atomic.Int32
+	err := j.vol.do(ctx, func() error {
+		if err := prepare(); err != nil {
+			return err
+		}
+		select {
+		case j.drive <- struct{}{}:
+			defer j.unlock()
+		default:
+			return nil
+		}
+		if !state.CompareAndSwap(requestOpen, requestQueued) {
+			return nil
+		}
+		j.waiting.Lock()
+		j.queue = append(j.queue, q)
+		j.waiting.Unlock()
+		j.drain(q)
+		return nil
+	})
+	switch {
+	case state.CompareAndSwap(requestOpen, requestGivenUp): // not in the queue, and never will be by prepare's turn
+		if err != nil {
+			return err
+		}
+		return j.enqueue(ctx, q)
+	case err != nil:
+		return j.withdraw(q, err)
+	}
+	j.store.touch(j)
+	return q.err
+}
+
+// drain commits what is in the queue until q is done. The caller holds drive.
+func (j *journal) drain(q *request) {
+	for !q.isDone() {
+		j.commit(j.takeQueue())
+	}
+}
+
+// enqueue is submit for a request that was checked.
+func (j *journal) enqueue(ctx context.Context, q *request) error {
 	q.done = make(chan struct{})
 	j.waiting.Lock()
 	j.queue = append(j.queue, q)
@@ -77,9 +144,7 @@ func (j *journal) submit(ctx context.Context, q *request) error {
 	}
 	err := j.vol.run(ctx, func() error {
 		defer j.unlock()
-		for !q.isDone() {
-			j.commit(j.takeQueue())
-		}
+		j.drain(q)
 		return nil
 	})
 	if err != nil {

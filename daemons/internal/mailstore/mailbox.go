@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -151,19 +152,14 @@ func (m *Mailbox) append(ctx context.Context, msgs []AppendMessage, once *Once) 
 			entries[i].save, entries[i].hasSave = a.SaveDate.Unix(), true
 		}
 	}
-	for i := range msgs {
-		s := msgs[i].Message
-		s.retain()
-		err = m.a.vol.do(ctx, func() error {
-			defer s.releaseIn(func(f func()) { f() })
-			return m.j.placeMessage(s, &entries[i])
-		})
-		if err != nil {
+	last := len(msgs) - 1
+	for i := range msgs[:last] {
+		if err = m.a.vol.do(ctx, m.placing(msgs[i].Message, &entries[i])); err != nil {
 			m.drop(entries[:i])
 			return AppendResult{}, m.wrap(err)
 		}
 	}
-	written := m.j.vol.clk.Boot()
+	var written time.Duration
 	q := &request{stores: true, op: deliverOp(m.j.store.clk.Now().Unix(), entries)}
 	var before *earlier
 	if once != nil {
@@ -175,9 +171,23 @@ func (m *Mailbox) append(ctx context.Context, msgs []AppendMessage, once *Once) 
 		}
 		return m.restoreFiles(msgs, entries)
 	}
-	if err := m.j.submit(ctx, q); err != nil {
-		if !isUnknown(err) {
+	var placed atomic.Bool
+	place := m.placing(msgs[last].Message, &entries[last])
+	err = m.j.submitAfter(ctx, q, func() error {
+		if err := place(); err != nil {
+			return err
+		}
+		written = m.j.vol.clk.Boot()
+		placed.Store(true)
+		return nil
+	})
+	if err != nil {
+		switch {
+		case isUnknown(err):
+		case placed.Load():
 			m.drop(entries)
+		default:
+			m.drop(entries[:last])
 		}
 		return AppendResult{}, m.wrap(err)
 	}
@@ -201,6 +211,15 @@ func (m *Mailbox) append(ctx context.Context, msgs []AppendMessage, once *Once) 
 		r.Messages[i] = Appended{UID: q.mail.uids[i], ID: entries[i].id.String()}
 	}
 	return r, nil
+}
+
+// placing is the file operation that puts a message into its place. It holds on to the message until it is done.
+func (m *Mailbox) placing(s *Staged, e *entry) func() error {
+	s.retain()
+	return func() error {
+		defer s.releaseIn(func(f func()) { f() })
+		return m.j.placeMessage(s, e)
+	}
 }
 
 // renumber gives the messages new UIDs when the old ones have run out, and tells whether that helped.

@@ -3,8 +3,11 @@ package mailstore
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"shoal/daemons/internal/clock"
 )
 
 // A file system that does not answer blocks a thread per call, without end and beyond the reach of signals; a process has
@@ -50,38 +53,110 @@ const (
 	callOverdue
 )
 
-// run executes fn, which does file operations, in a slot got by acquire. The caller waits no longer than the time limit and
-// its context allow; fn then goes on by itself, so it must own what it touches.
-func (v *volume) run(ctx context.Context, fn func() error) error {
-	var state atomic.Int32
-	done := make(chan error, 1)
-	go func() {
-		err := fn()
-		if !state.CompareAndSwap(callRunning, callDone) {
+// A call is one run of fn. Calls that ended in time are used again, with the goroutine's stack and the timer.
+type call struct {
+	fn    func() error
+	state atomic.Int32
+	done  chan error // holds one
+	timer clock.Timer
+}
+
+// maxIdleWorkers bounds the goroutines that wait for the next call, per volume.
+const maxIdleWorkers = 16
+
+// workers are the goroutines of a volume that do its calls. A new one begins with a small stack, which the path down
+// to the file system outgrows each time; one that stays has it already.
+type workers struct {
+	mu   sync.Mutex
+	idle []chan *call // last in, first out
+	keep bool         // while the volume is in use
+}
+
+// start hands c to a goroutine.
+func (v *volume) start(c *call) {
+	w := &v.workers
+	w.mu.Lock()
+	n := len(w.idle) - 1
+	if n < 0 {
+		w.mu.Unlock()
+		go v.work(c)
+		return
+	}
+	next := w.idle[n]
+	w.idle = w.idle[:n]
+	w.mu.Unlock()
+	next <- c
+}
+
+func (v *volume) work(c *call) {
+	w := &v.workers
+	next := make(chan *call, 1)
+	for c != nil {
+		err := c.fn()
+		if !c.state.CompareAndSwap(callRunning, callDone) {
 			v.answered()
 		}
 		v.release()
-		done <- err
-	}()
-	t := v.clk.NewTimer(v.timeout)
+		w.mu.Lock()
+		stay := w.keep && len(w.idle) < maxIdleWorkers
+		if stay {
+			w.idle = append(w.idle, next)
+		}
+		w.mu.Unlock()
+		c.done <- err
+		if !stay {
+			return
+		}
+		c = <-next
+	}
+}
+
+// keepWorkers lets the goroutines stay for the next call, or end: those that are at a call when it is done.
+func (v *volume) keepWorkers(keep bool) {
+	w := &v.workers
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.keep = keep; keep {
+		return
+	}
+	for _, next := range w.idle {
+		close(next)
+	}
+	w.idle = nil
+}
+
+// run executes fn, which does file operations, in a slot got by acquire. The caller waits no longer than the time limit and
+// its context allow; fn then goes on by itself, so it must own what it touches.
+func (v *volume) run(ctx context.Context, fn func() error) error {
+	c, _ := v.calls.Get().(*call)
+	if c == nil {
+		c = &call{done: make(chan error, 1), timer: v.clk.NewTimer(v.timeout)}
+	} else {
+		c.state.Store(callRunning)
+		c.timer.Reset(v.timeout)
+	}
+	c.fn = fn
+	v.start(c)
 	select {
-	case err := <-done:
-		t.Stop()
+	case err := <-c.done:
+		c.timer.Stop()
+		c.fn = nil
+		v.calls.Put(c)
 		return err
 	case <-ctx.Done():
 		// The call is watched on: what its caller has no patience for may be a volume that hangs.
 		go func() {
-			defer t.Stop()
+			defer c.timer.Stop()
 			select {
-			case <-done:
-			case <-t.C():
-				v.late(&state)
+			case <-c.done:
+			case <-c.timer.C():
+				v.late(&c.state)
 			}
 		}()
 		return ctx.Err()
-	case <-t.C():
-		if !v.late(&state) {
-			return <-done
+	case <-c.timer.C():
+		if !v.late(&c.state) {
+			return <-c.done
 		}
 		v.stalls.Add(1)
 		return fmt.Errorf("volume %s: %w: no answer for %v", v.name, ErrUnavailable, v.timeout)

@@ -163,6 +163,11 @@ func (s *Store) Close() error {
 	for _, j := range s.cache.journals() {
 		errs = append(errs, j.dropInterest(ctx))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.volumes {
+		v.keepWorkers(false)
+	}
 	return errors.Join(errs...)
 }
 

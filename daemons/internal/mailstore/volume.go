@@ -47,6 +47,8 @@ type volume struct {
 	mount   atomic.Uint64 // what was mounted when the marker was last looked at (vfs.FS.Mount)
 	slots   chan struct{} // bounds the file operations in progress
 	timeout time.Duration
+	workers workers
+	calls   sync.Pool    // of *call
 	stalls  atomic.Int64 // callers that gave up waiting
 	overdue atomic.Int64 // calls that are in progress for longer than timeout
 	closed  atomic.Bool  // by the operator
@@ -231,6 +233,7 @@ func (s *Store) AddVolume(name, path, id string) error {
 		return fmt.Errorf("volume %s: defined twice", name)
 	}
 	s.volumes[name] = v
+	v.keepWorkers(true)
 	s.metrics.overdue.WithLabelValues(name).Set(0)
 	return nil
 }
