@@ -22,8 +22,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync"
+	"time"
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/conf"
@@ -47,6 +47,8 @@ func Spec() kit.Spec {
 		Name:      "boxd",
 		Summary:   "serves mailboxes: IMAP and POP3 for clients, LMTP for switches",
 		NewConfig: func() kit.Config { return &Config{} },
+		// Nothing that a box times is finer than this (docs/performance.md).
+		TimerSlack: time.Millisecond,
 		Build: func(ctx context.Context, env *kit.Env, c kit.Config) (kit.Service, error) {
 			return build(env, c.(*Config))
 		},
@@ -86,9 +88,7 @@ type listening struct {
 func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	b := &box{env: env}
 	if os.Getenv("GOGC") == "" {
-		// A box holds many quiet connections: garbage on top of what they keep is dearer than collecting it
-		// (docs/performance.md).
-		debug.SetGCPercent(33)
+		paceCollector()
 	}
 	defer func() {
 		if err != nil {

@@ -27,7 +27,7 @@ import (
 // the role below.
 func TestMain(m *testing.M) {
 	if os.Getenv("KIT_TEST_DAEMON") != "" {
-		os.Exit(Main(Spec{Name: "echod", Summary: "says hello", NewConfig: func() Config { return &echoConfig{} }, Build: buildEcho}))
+		os.Exit(Main(Spec{Name: "echod", Summary: "says hello", NewConfig: func() Config { return &echoConfig{} }, TimerSlack: testSlack, Build: buildEcho}))
 	}
 	os.Exit(m.Run())
 }

@@ -29,6 +29,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
@@ -43,6 +44,8 @@ type Spec struct {
 	Summary string // one line for -help
 	// NewConfig returns a pointer to a new configuration struct with the tags of package conf.
 	NewConfig func() Config
+	// TimerSlack is how late the kernel may wake the process, to save CPU; 0: as it is for every process.
+	TimerSlack time.Duration
 	// Build makes the role, ready to run but not serving. What it opens it closes again when it fails,
 	// itself or by Env.OnClose. ctx ends when the daemon is told to stop during the start.
 	Build func(ctx context.Context, env *Env, c Config) (Service, error)
@@ -101,6 +104,7 @@ type Liver interface {
 // Main runs a daemon with the process's arguments, files and signals, and returns its exit code: 0 after
 // a drain, 1 after a failure, 2 for wrong arguments.
 func Main(spec Spec) int {
+	coalesceTimers(spec.TimerSlack)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
