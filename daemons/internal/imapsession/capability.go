@@ -12,13 +12,17 @@ const (
 	capabilitiesAuthed = "IMAP4rev1 IMAP4rev2 LITERAL+ ID ENABLE IDLE NAMESPACE UNSELECT UIDPLUS MOVE ESEARCH " +
 		"SEARCHRES WITHIN CONDSTORE QRESYNC CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE " +
 		"STATUS=SIZE UTF8=ACCEPT OBJECTID SAVEDATE PREVIEW MULTIAPPEND QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE " +
-		"SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES I18NLEVEL=1"
+		"SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES I18NLEVEL=1 COMPRESS=DEFLATE"
 )
 
 // capabilities returns the list for the session's state.
 func (s *session) capabilities() string {
 	if s.state != stateNew {
-		return capabilitiesAuthed + " APPENDLIMIT=" + itoa(uint64(s.srv.limits().AppendLimit))
+		list := capabilitiesAuthed
+		if s.t.z != nil {
+			list = strings.Replace(list, " COMPRESS=DEFLATE", "", 1) // RFC 4978 §3: not again
+		}
+		return list + " APPENDLIMIT=" + itoa(uint64(s.srv.limits().AppendLimit))
 	}
 	var b strings.Builder
 	b.WriteString(capabilitiesNew)

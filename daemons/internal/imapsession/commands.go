@@ -36,6 +36,7 @@ func newCommands() map[string]*command {
 		"LOGIN":        {run: cmdLogin, states: stateNew, store: true, quiet: true},
 		"AUTHENTICATE": {run: cmdAuthenticate, states: stateNew, store: true, quiet: true, capability: "SASL-IR"},
 
+		"COMPRESS":     {run: cmdCompress, states: stateAuthed, quiet: true, capability: "COMPRESS=DEFLATE"},
 		"ENABLE":       {run: cmdEnable, states: stateAuthed, quiet: true, capability: "ENABLE"},
 		"SELECT":       {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
 		"EXAMINE":      {run: cmdSelect, states: stateAuthed, store: true, quiet: true},

@@ -2,6 +2,7 @@ package imapsession
 
 import (
 	"bytes"
+	"compress/flate"
 	"io"
 	"net"
 	"regexp"
@@ -35,6 +36,8 @@ func FuzzSession(f *testing.F) {
 	for i, s := range sessionSeeds {
 		f.Add([]byte(s), uint8(i))
 	}
+	f.Add([]byte(sessionSeeds[9]), uint8(31))
+	f.Add([]byte("\x4b\x54\xf0\xf3\xf7\x0f\xe0\xe5\x02\x00"), uint8(8))
 	r := newRig(f, func(o *Options) {
 		o.Limits.ReadTimeout = 5 * time.Second
 		o.Limits.AppendLimit = 4096
@@ -65,11 +68,32 @@ func FuzzSession(f *testing.F) {
 		if state&4 != 0 && state&3 > 0 {
 			prefix += "p0 ENABLE IMAP4rev2 QRESYNC\r\n"
 		}
+		send := append([]byte(prefix), in...)
+		var out []byte
+		if state&8 != 0 { // compressed, well or not
+			out = beginCompression(t, conn)
+			if send = in; state&16 != 0 {
+				var b bytes.Buffer
+				w, _ := flate.NewWriter(&b, 6)
+				w.Write(append([]byte(prefix), in...))
+				w.Flush()
+				send = b.Bytes()
+			}
+		}
 		go func() {
-			conn.Write(append([]byte(prefix), in...))
+			conn.Write(send)
 			conn.(*net.TCPConn).CloseWrite()
 		}()
-		out, err := io.ReadAll(conn)
+		more, err := io.ReadAll(conn)
+		if state&8 != 0 {
+			var corrupt error
+			if more, corrupt = io.ReadAll(flate.NewReader(bytes.NewReader(more))); corrupt != nil && corrupt != io.ErrUnexpectedEOF {
+				t.Fatalf("what the server sent is no stream: %v", corrupt)
+			}
+		} else if at := bytes.Index(more, []byte("OK DEFLATE active\r\n")); at >= 0 {
+			more = more[:at]
+		}
+		out = append(out, more...)
 		if err != nil && !isReset(err) {
 			t.Fatalf("no end of the session: %v", err)
 		}
@@ -81,6 +105,28 @@ func FuzzSession(f *testing.F) {
 			t.Fatal("a session ended by a bug")
 		}
 	})
+}
+
+// beginCompression logs in and begins compression; it returns what the server said before.
+func beginCompression(t *testing.T, conn net.Conn) []byte {
+	if _, err := io.WriteString(conn, "l1 LOGIN alice secret\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	var said []byte
+	read := func(end string) {
+		for b := make([]byte, 1); !bytes.Contains(said, []byte(end)) || !bytes.HasSuffix(said, []byte("\r\n")); {
+			if _, err := io.ReadFull(conn, b); err != nil {
+				t.Fatalf("%v after %q", err, said)
+			}
+			said = append(said, b...)
+		}
+	}
+	read("\r\nl1 OK")
+	if _, err := io.WriteString(conn, "l2 COMPRESS DEFLATE\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	read("l2 OK DEFLATE active")
+	return said
 }
 
 var reLiteral = regexp.MustCompile(`\{(\d+)\}$`)

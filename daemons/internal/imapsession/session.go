@@ -158,6 +158,7 @@ func (s *session) run() {
 			return
 		}
 		s.dec.Release()
+		s.t.rest()
 		if !s.armed {
 			if err := s.t.park(s.srv.poller, s); err != nil {
 				s.log().Error("session cannot wait for input", "error", err)
@@ -220,7 +221,7 @@ func (s *session) input() bool {
 				return false
 			}
 		}
-		if s.dec.Buffered() == 0 && drained && s.t.gate == nil { // TLS may have begun, with input inside it
+		if s.dec.Buffered() == 0 && drained && !s.t.layered() { // TLS or compression may have begun, with input inside it
 			return true
 		}
 		asked := 0
@@ -232,7 +233,7 @@ func (s *session) input() bool {
 		switch {
 		case n > 0:
 			drained = n < asked
-			if drained && s.t.gate == nil && !s.dec.HasLine() && !s.serve() {
+			if drained && !s.t.layered() && !s.dec.HasLine() && !s.serve() {
 				return false // the rest of the line is waited for
 			}
 		case err == errWouldBlock && s.dec.Buffered() == 0:

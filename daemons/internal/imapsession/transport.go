@@ -26,6 +26,7 @@ type transport struct {
 	gate  *gate           // between TLS and base; nil without TLS
 	raw   syscall.RawConn // of base; nil: not a socket, no poller
 	fd    int             // in the poller; -1: not there
+	z     *compression    // above conn; nil without COMPRESS
 
 	peeked  chan peek // of the waiting goroutine, when there is one
 	waiting bool      // it has not answered yet
@@ -191,9 +192,8 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// readNow reads what is there, and returns errWouldBlock when that is nothing. timeout bounds what TLS
-// has to write on this occasion.
-func (t *transport) readNow(p []byte, timeout time.Duration) (int, error) {
+// rawNow is readNow below compression.
+func (t *transport) rawNow(p []byte, timeout time.Duration) (int, error) {
 	if t.waiting {
 		select {
 		case got := <-t.peeked:
@@ -222,8 +222,8 @@ func (t *transport) readNow(p []byte, timeout time.Duration) (int, error) {
 	return n, err
 }
 
-// read waits for input until the deadline.
-func (t *transport) read(p []byte, timeout time.Duration) (int, error) {
+// rawRead is read below compression.
+func (t *transport) rawRead(p []byte, timeout time.Duration) (int, error) {
 	if err := t.base.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}
@@ -242,8 +242,8 @@ func (t *transport) read(p []byte, timeout time.Duration) (int, error) {
 	return t.conn.Read(p)
 }
 
-// write sends all of p, or fails when the client has not taken it in time.
-func (t *transport) write(p []byte, timeout time.Duration) (int, error) {
+// rawWrite is write below compression.
+func (t *transport) rawWrite(p []byte, timeout time.Duration) (int, error) {
 	if err := t.base.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}
