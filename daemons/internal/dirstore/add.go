@@ -276,7 +276,7 @@ func (w *writing) remove(f *Found, key []byte) error {
 
 // forget drops the cache of names if the entry is in it.
 func (w *writing) forget(id uint64) {
-	c := w.store.nodes.Load()
+	c := w.store.base.nodes.Load()
 	c.mu.RLock()
 	_, known := c.byID[id]
 	c.mu.RUnlock()

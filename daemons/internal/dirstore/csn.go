@@ -31,6 +31,11 @@ func (c *csnClock) next(now time.Time) csn {
 	} else if c.count++; c.count > 0xffffff {
 		c.last, c.count = c.last.Add(time.Microsecond), 0
 	}
+	return c.String()
+}
+
+// String is the CSN given out last.
+func (c *csnClock) String() csn {
 	return fmt.Sprintf("%s#%06x#%03x#%06x", c.last.Format(csnTime), c.count, c.sid, 0)
 }
 

@@ -106,6 +106,12 @@ func chunkNumber(key []byte) uint64 {
 // keysOf gives the index keys of an entry.
 func (s *Store) keysOf(attrs []Attribute) map[string]struct{} {
 	keys := map[string]struct{}{}
+	s.eachKey(attrs, func(key []byte) { keys[string(key)] = struct{}{} })
+	return keys
+}
+
+// eachKey calls fn for the index keys of an entry; some come more than once. A key is valid during the call.
+func (s *Store) eachKey(attrs []Attribute, fn func(key []byte)) {
 	var buf, key []byte
 	for i := range attrs {
 		a := &attrs[i]
@@ -114,7 +120,7 @@ func (s *Store) keysOf(attrs []Attribute) map[string]struct{} {
 			continue
 		}
 		key = indexKey(key[:0], x.id, kindPresence, nil)
-		keys[string(key)] = struct{}{}
+		fn(key)
 		values := a.Values
 		if a.Desc.Type == s.objectClass {
 			values = s.withSuperclasses(values)
@@ -125,7 +131,7 @@ func (s *Store) keysOf(attrs []Attribute) map[string]struct{} {
 				continue
 			}
 			key = indexKey(key[:0], x.id, kindEquality, buf)
-			keys[string(key)] = struct{}{}
+			fn(key)
 			if !x.sub {
 				continue
 			}
@@ -133,11 +139,10 @@ func (s *Store) keysOf(attrs []Attribute) map[string]struct{} {
 			buf = append(buf, 3)
 			for j := 0; j+3 <= len(buf); j++ {
 				key = indexKey(key[:0], x.id, kindSubstring, buf[j:j+3])
-				keys[string(key)] = struct{}{}
+				fn(key)
 			}
 		}
 	}
-	return keys
 }
 
 // withSuperclasses adds what an entry from another server may leave implied.
@@ -259,7 +264,7 @@ func (r *Reader) scanRange(attr uint16, from, to []byte, prefix bool) (set idset
 // buildIndexes makes the indexes on disk those that are wanted.
 func (s *Store) buildIndexes(wanted []*index) error {
 	var have []string
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.bolt().Update(func(tx *bbolt.Tx) error {
 		have = strings.Fields(string(tx.Bucket(bucketMeta).Get(keyIndexes)))
 		for _, x := range wanted {
 			id, err := s.attrs.id(dirschema.Description{Type: x.typ})
@@ -321,7 +326,7 @@ func (s *Store) buildIndexes(wanted []*index) error {
 }
 
 func (s *Store) putMeta(key []byte, value string) error {
-	return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(key, []byte(value)) })
+	return s.bolt().Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(key, []byte(value)) })
 }
 
 // batch is how many keys or entries one transaction of an index build touches.
@@ -330,7 +335,7 @@ const batch = 5000
 func (s *Store) dropIndex(id uint16) error {
 	prefix := binary.BigEndian.AppendUint16(nil, id)
 	for more := true; more; {
-		err := s.db.Update(func(tx *bbolt.Tx) error {
+		err := s.bolt().Update(func(tx *bbolt.Tx) error {
 			b := tx.Bucket(bucketIndex)
 			c := b.Cursor()
 			var keys [][]byte
@@ -362,7 +367,7 @@ func (s *Store) fillIndexes(missing map[*dirschema.AttributeType]*index) error {
 	s.indexes = missing // keysOf then gives the keys of these only
 	defer func() { s.indexes = all }()
 	for more := true; more; {
-		err := s.db.Update(func(tx *bbolt.Tx) error {
+		err := s.bolt().Update(func(tx *bbolt.Tx) error {
 			more = false
 			b, n := tx.Bucket(bucketIndex), 0
 			c := tx.Bucket(bucketEntry).Cursor()

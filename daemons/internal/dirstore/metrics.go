@@ -18,7 +18,7 @@ type metrics struct {
 
 func (m *metrics) init(s *Store) {
 	m.writes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shoal_vault_writes_total",
-		Help: "Changes of the directory by operation (add, modify, delete, rename; of a shadow replicate, remove, context) and result (ok, refused, failed)."},
+		Help: "Changes of the directory by operation (add, modify, delete, rename; of a shadow replicate, remove, context, load) and result (ok, refused, failed)."},
 		[]string{"operation", "result"})
 	m.group = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "shoal_vault_commit_writes",
 		Help: "Writes that shared one commit of the database.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}})
@@ -48,6 +48,8 @@ func (m *metrics) wrote(w *Write) {
 		op = "replicate"
 	case *Remove:
 		op = "remove"
+	case *replacement:
+		op = "load"
 	}
 	result := "ok"
 	var e *ldapwire.Error

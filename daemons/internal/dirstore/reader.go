@@ -63,12 +63,15 @@ type Reader struct {
 
 // Read begins a read transaction.
 func (s *Store) Read() (*Reader, error) {
-	tx, err := s.db.Begin(false)
+	s.swap.RLock()
+	base := s.base
+	tx, err := base.bolt.Begin(false)
+	s.swap.RUnlock()
 	if err != nil {
 		return nil, fmt.Errorf("read transaction: %w", err)
 	}
 	r := s.readers.Get().(*Reader)
-	r.open(tx, s.nodes.Load()) // loaded after Begin: a cache may be too new for a transaction, never too old
+	r.open(tx, base.nodes.Load()) // loaded after Begin: a cache may be too new for a transaction, never too old
 	return r, nil
 }
 

@@ -38,24 +38,10 @@ func (op *Replicate) apply(w *writing) error {
 		return err
 	}
 	s := w.store
-	name, norm, err := s.parseName(op.DN)
+	name, norm, e, err := op.entry(s)
 	if err != nil {
 		return err
 	}
-	if len(name) == 0 || !s.Holds(norm) {
-		return ldapwire.Errorf(ldapwire.NoSuchObject, "%q is not under %s", op.DN, s.suffixText)
-	}
-	for _, ava := range name[0] {
-		if ava.Type == nil {
-			return ldapwire.Errorf(ldapwire.UndefinedAttributeType, "%q: attribute type %q is not in the schema", op.DN, ava.Name)
-		}
-	}
-	attrs, err := op.attributes(s)
-	if err != nil {
-		return err
-	}
-	e := &Entry{DN: name.String(), Attributes: attrs}
-	e.set(s, "entryUUID", []byte(uuid.UUID(op.UUID).String()))
 	w.csn = e.one("entryCSN")
 	w.clock.seen(w.csn)
 
@@ -189,7 +175,7 @@ func (w *writing) place(id uint64, oldKey, key []byte, parent uint64, rdn []byte
 
 // nameShown reports whether a cached name would be shown that is written otherwise now.
 func (w *writing) nameShown(id uint64, rdn []byte) bool {
-	c := w.store.nodes.Load()
+	c := w.store.base.nodes.Load()
 	c.mu.RLock()
 	n := c.byID[id]
 	c.mu.RUnlock()

@@ -69,20 +69,23 @@ type Options struct {
 	// Unsynced leaves out all flushing: for bulk loads and tests, not safe in a crash.
 	Unsynced bool
 
-	openFile func(string, int, os.FileMode) (*os.File, error) // tests: to fail what the database writes
+	// For tests.
+	openFile   func(string, int, os.FileMode) (*os.File, error) // to fail what the database writes
+	fault      func(step string) error                          // to fail a load, or to die in it
+	loadMemory int                                              // of a load, to make it spill; 0 stands for 32 MiB
 }
 
 // Store is an open database. Its methods may be called from any goroutine.
 type Store struct {
 	opt    Options
-	db     *bbolt.DB
+	swap   sync.RWMutex // held for writing while a load puts its database into the place of db
+	base   *database
 	schema *dirschema.Schema
 	attrs  attributes
 
 	suffix       []byte // normal form
 	suffixText   string
 	indexes      map[*dirschema.AttributeType]*index
-	nodes        atomic.Pointer[nodeCache]
 	context      atomic.Pointer[[]csn]
 	cookie       atomic.Pointer[string]
 	entries      atomic.Int64
@@ -97,6 +100,8 @@ type Store struct {
 	changed      chan struct{}
 	metrics      metrics
 	readers      sync.Pool
+	loading      atomic.Bool
+	retired      sync.WaitGroup // databases that were replaced and still have readers
 	selections   selectionCache
 	objectClass  *dirschema.AttributeType
 	entryUUID    *dirschema.AttributeType
@@ -121,7 +126,6 @@ func Open(opt Options) (*Store, error) {
 	s := &Store{opt: opt, schema: opt.Schema, queue: make(chan *Write, opt.GroupCommit),
 		writerDone: make(chan struct{}), changed: make(chan struct{})}
 	s.attrs.init(opt.Schema)
-	s.nodes.Store(newNodeCache(0))
 	s.clock.sid = opt.SID
 	s.objectClass = opt.Schema.Attribute([]byte("objectClass"))
 	s.entryUUID = opt.Schema.Attribute([]byte("entryUUID"))
@@ -150,8 +154,7 @@ func Open(opt Options) (*Store, error) {
 		return nil, fmt.Errorf("directory database: %w", err)
 	}
 	file := filepath.Join(opt.Path, fileName)
-	s.db, err = bbolt.Open(file, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType,
-		NoFreelistSync: true, InitialMmapSize: 1 << 30, NoSync: opt.Unsynced, NoGrowSync: opt.Unsynced, NoStatistics: true, OpenFile: opt.openFile})
+	db, err := opt.open(file)
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("directory database %s is in use by another process: stop that one first, or give this one another database path", file)
@@ -160,18 +163,47 @@ func Open(opt Options) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("directory database %s: %w", file, err)
 	}
+	s.base = newDatabase(db)
+	if err := os.RemoveAll(filepath.Join(opt.Path, loadFolder)); err != nil { // of a process that died
+		err = fmt.Errorf("directory database: leftovers of a load: %w", err)
+		return nil, errors.Join(err, db.Close())
+	}
 	if err := s.load(file, wanted); err != nil {
-		s.db.Close()
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
 	s.metrics.init(s)
 	go s.writer()
 	return s, nil
 }
 
+// database is the file in use, with what is remembered of it.
+type database struct {
+	bolt  *bbolt.DB
+	nodes atomic.Pointer[nodeCache]
+}
+
+func newDatabase(db *bbolt.DB) *database {
+	d := &database{bolt: db}
+	d.nodes.Store(newNodeCache(0))
+	return d
+}
+
+// open opens a database file as the store uses it.
+func (o *Options) open(file string) (*bbolt.DB, error) {
+	return bbolt.Open(file, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType,
+		NoFreelistSync: true, InitialMmapSize: 1 << 30, NoSync: o.Unsynced, NoGrowSync: o.Unsynced, NoStatistics: true, OpenFile: o.openFile})
+}
+
+// bolt is the database in use now.
+func (s *Store) bolt() *bbolt.DB {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.base.bolt
+}
+
 // load reads what the store keeps in memory, and makes the buckets of a new database.
 func (s *Store) load(file string, wanted []*index) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.bolt().Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
 			return s.create(tx)
@@ -187,7 +219,7 @@ func (s *Store) load(file string, wanted []*index) error {
 	if err != nil {
 		return fmt.Errorf("directory database %s: %w", file, err)
 	}
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.bolt().View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if err := tx.Bucket(bucketAttr).ForEach(func(k, v []byte) error {
 			return s.attrs.load(int(binary.BigEndian.Uint16(k)), string(v))
@@ -254,6 +286,13 @@ func checkFormat(marker string) error {
 // Close waits for the writes that were accepted, then closes the database. Readers must be closed
 // before.
 func (s *Store) Close() error {
+	s.stopWriter()
+	s.retired.Wait()
+	return s.bolt().Close()
+}
+
+// stopWriter takes no more writes and waits for those that were accepted.
+func (s *Store) stopWriter() {
 	s.closing.Lock()
 	if !s.closed {
 		s.closed = true
@@ -261,7 +300,6 @@ func (s *Store) Close() error {
 	}
 	s.closing.Unlock()
 	<-s.writerDone
-	return s.db.Close()
 }
 
 // Suffix is the DN of the top entry as configured.
@@ -294,7 +332,9 @@ func (s *Store) Check() error {
 	if closed {
 		return ErrClosed
 	}
-	return s.db.View(func(tx *bbolt.Tx) error {
+	s.swap.RLock()
+	defer s.swap.RUnlock()
+	return s.base.bolt.View(func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketMeta).Get(keyFormat) == nil {
 			return errors.New("directory database lost its marker")
 		}

@@ -13,8 +13,8 @@ import (
 	"shoal/daemons/internal/ldapwire"
 )
 
-// Operation is a change of one entry (*Add, *Modify, *Delete, *Rename; of a replica *Replicate, *Remove), or
-// *Context.
+// Operation is a change of one entry (*Add, *Modify, *Delete, *Rename; of a replica *Replicate, *Remove),
+// *Context, or the end of a Load.
 type Operation interface {
 	// apply checks the operation, then makes it. An *ldapwire.Error refuses it, with nothing changed;
 	// any other error fails the transaction.
@@ -76,9 +76,10 @@ func (s *Store) writer() {
 	for w := range s.queue {
 		group = append(group[:0], w)
 	more:
-		for len(group) < s.opt.GroupCommit {
+		for len(group) < s.opt.GroupCommit && !replaces(w) {
+			var open bool
 			select {
-			case w, open := <-s.queue:
+			case w, open = <-s.queue:
 				if !open {
 					break more
 				}
@@ -87,6 +88,11 @@ func (s *Store) writer() {
 				break more
 			}
 		}
+		if last := group[len(group)-1]; replaces(last) {
+			s.commitGroup(group[:len(group)-1])
+			s.replace(last)
+			continue
+		}
 		s.commitGroup(group)
 	}
 }
@@ -94,6 +100,9 @@ func (s *Store) writer() {
 // commitGroup makes one transaction of the group. If that fails for another reason than a refusal,
 // each write gets a transaction of its own, so that one damaged entry does not stop its neighbours.
 func (s *Store) commitGroup(group []*Write) {
+	if len(group) == 0 {
+		return
+	}
 	err := s.commit(group)
 	if err != nil && len(group) > 1 {
 		s.opt.Log.Warn("directory: a group of writes failed, trying them one by one", "writes", len(group), "error", err)
@@ -143,7 +152,7 @@ type writing struct {
 
 func (s *Store) commit(group []*Write) (err error) {
 	started := s.opt.Clock.Boot()
-	tx, err := s.db.Begin(true)
+	tx, err := s.base.bolt.Begin(true) // only the writer puts another base there
 	if err != nil {
 		return err
 	}
@@ -193,7 +202,7 @@ func (s *Store) commit(group []*Write) (err error) {
 		return err
 	}
 	if w.nodes {
-		s.nodes.Store(newNodeCache(uint64(tx.ID())))
+		s.base.nodes.Store(newNodeCache(uint64(tx.ID())))
 	}
 	saved := len(s.attrs.table.Load().list)
 	if err = tx.Commit(); err != nil {

@@ -227,6 +227,7 @@ type shadow struct {
 	dn      string // whom it binds as
 	pass    string
 	scheme  string
+	synced  bool // everything is flushed, as in service
 }
 
 func newShadow(t testing.TB, m *master) *shadow {
@@ -253,7 +254,7 @@ func (s *shadow) content() map[string]string {
 
 func (s *shadow) start() {
 	s.t.Helper()
-	s.store = openStore(s.t, s.dir)
+	s.store = openStore(s.t, s.dir, func(o *dirstore.Options) { o.Unsynced = !s.synced })
 	s.metrics = prometheus.NewRegistry()
 	var err error
 	s.replica, err = replica.New(replica.Options{Store: s.store, Providers: []string{cmp.Or(s.scheme, "ldap://") + s.m.address}, TLS: s.m.auth.client,

@@ -32,6 +32,7 @@ type refresh struct {
 	unknown   map[[16]byte]struct{} // said to be present, and not here: may still come
 	presented bool                  // a present phase ended
 	deleted   map[[16]byte]struct{}
+	load      *loading // of a total refresh that makes a new database
 }
 
 func newRefresh(s *session) *refresh {
@@ -47,9 +48,35 @@ func (f *refresh) begin() error {
 	return f.s.submit(&dirstore.Context{Refresh: dirstore.RefreshBegins}, "", 64)
 }
 
+// loading begins a new database when this refresh makes one; nil if it does not.
+func (f *refresh) loading() (*loading, error) {
+	if f.load != nil || !f.s.whole || f.begun {
+		return f.load, nil
+	}
+	f.s.r.mu.Lock()
+	inPlace := f.s.r.inPlace
+	f.s.r.mu.Unlock()
+	if inPlace {
+		return nil, nil
+	}
+	l, err := newLoading(f.s)
+	if err != nil {
+		return nil, f.s.notLoaded(err)
+	}
+	f.load = l
+	return l, nil
+}
+
 func (f *refresh) mention(id uint64) {
 	f.mu.Lock()
 	f.seen.set(id)
+	f.mu.Unlock()
+	f.count()
+}
+
+// count counts an entry that was got.
+func (f *refresh) count() {
+	f.mu.Lock()
 	f.received++
 	n := f.received
 	f.mu.Unlock()
@@ -58,6 +85,9 @@ func (f *refresh) mention(id uint64) {
 
 // present marks entries of which the provider sent the UUID only.
 func (f *refresh) present(ids [][16]byte) error {
+	if f.load != nil {
+		return f.s.notLoaded(fmt.Errorf("%w: the provider names some instead of sending them", dirstore.ErrLoadTooIrregular))
+	}
 	r, err := f.s.r.opt.Store.Read()
 	if err != nil {
 		return err
@@ -126,6 +156,16 @@ func (f *refresh) done(cookie []byte) error {
 	if err != nil {
 		return err
 	}
+	if f.load != nil {
+		if len(c.CSNs) > 0 {
+			s.csns = c.CSNs
+		}
+		if err := f.load.finish(f); err != nil {
+			return err
+		}
+		s.following("whole", s.r.opt.Clock.Boot()-f.started)
+		return nil
+	}
 	if err := s.settled(); err != nil {
 		return err
 	}
@@ -159,10 +199,16 @@ func (f *refresh) done(cookie []byte) error {
 	return nil
 }
 
-// end stores the cookie, and contextCSN as the provider has it.
+// context is the end of a refresh: the cookie, and contextCSN as the provider has it.
+func (f *refresh) context() *dirstore.Context {
+	c := f.s.csns
+	return &dirstore.Context{CSNs: c, Cookie: (&ldapwire.SyncCookie{RID: rid, CSNs: c}).Append(nil), Refresh: dirstore.RefreshEnds}
+}
+
+// end stores it.
 func (f *refresh) end() error {
 	s := f.s
-	end := &dirstore.Context{CSNs: s.csns, Cookie: (&ldapwire.SyncCookie{RID: rid, CSNs: s.csns}).Append(nil), Refresh: dirstore.RefreshEnds}
+	end := f.context()
 	if len(s.csns) == 0 {
 		return &inconsistent{"the provider gave no CSN in its cookie"}
 	}
@@ -251,15 +297,24 @@ func (f *refresh) unseen(top uint64) (gone [][16]byte, err error) {
 	return gone, nil
 }
 
-// removeDeleted removes what a delete phase named, the deepest entries first.
+// removeDeleted removes what a delete phase named.
 func (f *refresh) removeDeleted() error {
+	gone, err := f.victims(f.s.r.opt.Store)
+	if err != nil {
+		return err
+	}
+	return f.remove(gone)
+}
+
+// victims lists what a delete phase named and the store has, the deepest entries first.
+func (f *refresh) victims(store *dirstore.Store) ([][16]byte, error) {
 	type victim struct {
 		uuid  [16]byte
 		depth int
 	}
-	r, err := f.s.r.opt.Store.Read()
+	r, err := store.Read()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var list []victim
 	for id := range f.deleted {
@@ -284,7 +339,7 @@ func (f *refresh) removeDeleted() error {
 	for i, v := range list {
 		gone[i] = v.uuid
 	}
-	return f.remove(gone)
+	return gone, nil
 }
 
 func (f *refresh) remove(gone [][16]byte) error {

@@ -8,11 +8,14 @@
 //     operational attribute that is stored. An entry is known by its entryUUID, so a rename is one.
 //   - The cookie is stored in the transaction that holds what it stands for. After a crash the
 //     replica goes on where it was.
-//   - A refresh is applied as it comes, with bounded memory: of each entry one bit is kept. What the
+//   - A total refresh makes a new database, which takes the place of the old one in one step when the
+//     provider has said that it is complete (dirstore.Load). If that fails, the next attempt goes into
+//     the database in use.
+//   - Any other refresh is applied as it comes, with bounded memory: of each entry one bit is kept. What the
 //     provider did not name is removed only after it said that the refresh is done, and only if it named
 //     the suffix entry: a present phase that lost its list of UUIDs removes nothing.
-//   - Nobody reads half a change. During a refresh readers see some entries as they are at the provider
-//     already and others as they were; contextCSN moves at its end.
+//   - Nobody reads half a change. During a refresh that is applied as it comes readers see some entries as
+//     they are at the provider already and others as they were; contextCSN moves at its end.
 //
 // What cannot be reconciled (an entry whose superior is missing, a UUID that should be here and is not)
 // ends in a whole refresh, without a cookie.
@@ -90,6 +93,7 @@ type Replica struct {
 	inSync    time.Duration // when it was last known that nothing is missing, since boot
 	wasInSync bool
 	whole     bool // the next refresh is done without a cookie
+	inPlace   bool // a whole refresh goes into the database in use: a load was tried in vain
 }
 
 // New checks the options. It connects to nobody: that is Run's.

@@ -78,6 +78,9 @@ func (s *session) run() error {
 	s.c.close()
 	close(s.writes)
 	all.Wait()
+	if s.refresh != nil && s.refresh.load != nil {
+		s.refresh.load.abort()
+	}
 	if cause := context.Cause(s.ctx); cause != nil {
 		return cause // of whoever failed first
 	}
@@ -185,13 +188,19 @@ func (s *session) entry(m *ldapwire.Message) error {
 	if err := ldapwire.ParseEntry(&e, m.Body, wireLimits); err != nil {
 		return fmt.Errorf("entry: %w", err)
 	}
+	op := &dirstore.Replicate{UUID: uuid, DN: e.DN, Attributes: e.Attributes, After: after}
 	if s.refresh != nil {
 		s.refresh.came(uuid)
+		if load, err := s.refresh.loading(); err != nil {
+			return err
+		} else if load != nil {
+			return load.add(op, len(m.Body))
+		}
 		if err := s.refresh.begin(); err != nil {
 			return err
 		}
 	}
-	return s.submit(&dirstore.Replicate{UUID: uuid, DN: e.DN, Attributes: e.Attributes, After: after}, string(e.DN), len(m.Body))
+	return s.submit(op, string(e.DN), len(m.Body))
 }
 
 func (s *session) info(i *ldapwire.SyncInfo) error {
@@ -318,16 +327,13 @@ func (s *session) done(a applied, err error) error {
 	case !s.whole && (refused.Code == ldapwire.NoSuchObject || refused.Code == ldapwire.NotAllowedOnNonLeaf || refused.Code == ldapwire.UnwillingToPerform):
 		return &inconsistent{fmt.Sprintf("entry %q: %v", a.name, err)}
 	default:
-		s.r.metrics.refused.Inc()
-		s.r.opt.Log.Error("an entry of the provider is not taken", "event", "replica-refused", "entry", a.name, "error", err)
+		s.refused(a.name, err)
 		return nil
 	}
 	switch op := a.w.Op.(type) {
 	case *dirstore.Replicate:
 		s.r.metrics.changes.WithLabelValues("entry").Inc()
-		if len(op.Skipped) > 0 {
-			s.r.opt.Log.Warn("attributes of the provider that the schema does not know are left out", "entry", a.name, "attributes", strings.Join(op.Skipped, " "))
-		}
+		s.skipped(a.name, op)
 		if f := s.refreshing(); f != nil {
 			f.mention(op.ID)
 		} else {
@@ -406,6 +412,9 @@ func (s *session) probeAnswer(m *ldapwire.Message) error {
 	return nil
 }
 
+// cause is why the session ends.
+func (s *session) cause() error { return context.Cause(s.ctx) }
+
 // following is the end of a refresh.
 func (s *session) following(kind string, took time.Duration) {
 	s.mu.Lock()
@@ -414,7 +423,7 @@ func (s *session) following(kind string, took time.Duration) {
 	s.refreshed = true
 	s.r.metrics.refreshes.WithLabelValues(kind).Inc()
 	s.r.mu.Lock()
-	s.r.whole = false
+	s.r.whole, s.r.inPlace = false, false
 	s.r.status.State = Following
 	s.r.theirs = s.csns
 	s.r.checkSync()
