@@ -64,7 +64,7 @@ type Load struct {
 const (
 	loadFolder  = "load.tmp" // in the folder of the database
 	loadMemory  = 32 << 20
-	loadBatch   = 8 << 20 // octets of one transaction
+	loadBatch   = 2 << 20 // octets of one transaction
 	loadFill    = 0.95
 	filterWords = 1 << 20 // 64 Mi bits: one of 100,000 taken for another at 1,000,000 entries
 	maxLater    = 1 << 16
@@ -250,7 +250,7 @@ func (l *Load) put(bucket, key, value []byte) (err error) {
 	b := l.tx.Bucket(bucket)
 	b.FillPercent = loadFill
 	l.pending += len(key) + len(value) + 32
-	if err := b.Put(bytes.Clone(key), value); err != nil {
+	if err := b.Put(key, value); err != nil {
 		return fmt.Errorf("bulk load: %w", err)
 	}
 	return nil
