@@ -86,9 +86,16 @@ type sortItem struct {
 func (s *session) sortFound(c *call, criteria []imapwire.SortCriterion, r *found) error {
 	var keys []byte
 	items := make([]sortItem, 0, r.count)
-	wanted := slices.ContainsFunc(criteria, func(k imapwire.SortCriterion) bool {
-		return k.Key != imapwire.SortArrival && k.Key != imapwire.SortSize
-	})
+	wanted := wantNothing
+	for _, k := range criteria {
+		switch k.Key {
+		case imapwire.SortArrival, imapwire.SortSize:
+		case imapwire.SortDate:
+			wanted = max(wanted, wantDate)
+		default:
+			wanted = wantEnvelope
+		}
+	}
 	err := s.envelopes(c.ctx, r, wanted, func(seq uint32, m *mailstore.Message, e *message.Envelope) error {
 		from := len(keys)
 		for _, k := range criteria {
@@ -124,12 +131,20 @@ func (s *session) sortFound(c *call, criteria []imapwire.SortCriterion, r *found
 	return nil
 }
 
-// envelopes calls f for each message of a result, with its envelope if it is wanted: nil where it cannot be read. What
-// is gone is noted in the result.
-func (s *session) envelopes(ctx context.Context, r *found, wanted bool, f func(uint32, *mailstore.Message, *message.Envelope) error) error {
+// What envelopes gives of each envelope.
+const (
+	wantNothing = iota
+	wantDate
+	wantEnvelope
+)
+
+// envelopes calls f for each message of a result, with as much of its envelope as is wanted: nil where it cannot be
+// read. What is gone is noted in the result.
+func (s *session) envelopes(ctx context.Context, r *found, wanted int, f func(uint32, *mailstore.Message, *message.Envelope) error) error {
 	rd := newReading()
 	defer rd.end()
-	if wanted {
+	if wanted != wantNothing {
+		rd.dateOnly = wanted == wantDate
 		rd.want(message.SectionEnvelope)
 		rd.begin(s.box, int(r.count))
 	}
@@ -141,7 +156,7 @@ func (s *session) envelopes(ctx context.Context, r *found, wanted bool, f func(u
 				return false
 			}
 		}
-		if !wanted {
+		if wanted == wantNothing {
 			failed = f(seq, m, nil)
 			return failed == nil
 		}

@@ -17,11 +17,13 @@ type reading struct {
 	file     need             // what is needed of the message's file besides, if its summary gives the sections
 	need     need             // what is needed of it without a summary
 	preview  bool
+	dateOnly bool // of the envelope no more than the date is looked at
 	kept     []keptItem
 
 	derived *mailstore.Derived
 	view    message.View
 	content content
+	dated   message.Envelope // with dateOnly
 	buf     []byte
 }
 
@@ -175,6 +177,9 @@ func (r *reading) summary(ctx context.Context, m *mailstore.Message, c *content)
 		if c.root, err = v.Structure(); err == nil {
 			c.envelope = c.root.Envelope
 		}
+	case r.dateOnly:
+		c.envelope = &r.dated
+		r.dated.Date, err = v.Date()
 	case r.sections&message.SectionEnvelope != 0:
 		c.envelope, err = v.Envelope()
 	}
