@@ -233,3 +233,45 @@ func TestConverges(t *testing.T) {
 		t.Logf("seed %d", seed)
 	}
 }
+
+// Where no new database can be made, a total refresh goes into the one in use.
+func TestWholeRefreshInPlace(t *testing.T) {
+	m := newMaster(t)
+	m.person("a", "ou=people,o=shoal")
+	m.stop()
+	s := newShadow(t, m)
+	load, err := s.store.Load() // the only one that there may be
+	check(t, err)
+	m.start()
+	s.same()
+	if s.refreshes("whole") != 1 {
+		t.Errorf("%d whole refreshes", s.refreshes("whole"))
+	}
+	check(t, load.Abort())
+}
+
+// Changes at the master during a total refresh come in it, or after it.
+func TestChangesDuringWholeRefresh(t *testing.T) {
+	m := newMaster(t)
+	for i := range 3000 {
+		m.person(fmt.Sprintf("u%04d", i), "ou=people,o=shoal")
+	}
+	s := newShadow(t, m)
+	for i := range 300 {
+		switch u := fmt.Sprintf("uid=u%04d,ou=people,o=shoal", i*7); i % 4 {
+		case 0:
+			m.remove(u)
+		case 1:
+			m.set(u, "title", "Dr.")
+		case 2:
+			m.rename(u, fmt.Sprintf("uid=renamed%d", i), "")
+		default:
+			m.remove(u)
+			m.person(fmt.Sprintf("u%04d", i*7), "ou=people,o=shoal")
+		}
+	}
+	s.same()
+	if s.refreshes("whole") != 1 {
+		t.Errorf("%d whole refreshes", s.refreshes("whole"))
+	}
+}
