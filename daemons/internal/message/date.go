@@ -19,6 +19,70 @@ import (
 // ParseDate reads the value of a Date field in the forms that occur, obsolete ones included. The
 // result has the zone that the field names, so that its date is the date as it is written.
 func ParseDate(value string) (t time.Time, ok bool) {
+	if d, ok := usualDate(value); ok {
+		return d.time()
+	}
+	return anyDate(value)
+}
+
+// usualDate reads the form that nearly all mail has, "[Mon, ]2 Jan 2006 15:04:05 -0700", and nothing else.
+func usualDate(s string) (d dateReader, ok bool) {
+	if len(s) > 5 && s[3] == ',' && s[4] == ' ' && !isDigit(s[0]) && !isDigit(s[1]) && !isDigit(s[2]) {
+		switch s[:3] {
+		case "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun":
+			s = s[5:]
+		}
+	}
+	var b [26]byte
+	switch len(s) {
+	case 25:
+		b[0] = '0'
+		copy(b[1:], s)
+	case 26:
+		copy(b[:], s)
+	default:
+		return d, false
+	}
+	return d, d.usual(&b)
+}
+
+// usual fills d from a date with a day of two digits.
+func (d *dateReader) usual(s *[26]byte) (ok bool) {
+	for i := range len(s) {
+		switch i {
+		case 2, 6, 11, 20:
+			ok = s[i] == ' '
+		case 14, 17:
+			ok = s[i] == ':'
+		case 3, 4, 5:
+			ok = s[i]|0x20 >= 'a' && s[i]|0x20 <= 'z'
+		case 21:
+			ok = s[i] == '+' || s[i] == '-'
+		default:
+			ok = isDigit(s[i])
+		}
+		if !ok {
+			return false
+		}
+	}
+	name := [3]byte{s[3] | 0x20, s[4] | 0x20, s[5] | 0x20}
+	for m := range 12 {
+		if monthNames[3*m:3*m+3] == string(name[:]) {
+			d.month = m + 1
+		}
+	}
+	two := func(at int) int { return int(s[at]-'0')*10 + int(s[at+1]-'0') }
+	d.day, d.year, d.hour, d.minute, d.second = two(0), two(7)*100+two(9), two(12), two(15), two(18)
+	hours, minutes := two(22), two(24)
+	d.haveDay, d.haveYear, d.have, d.haveZone = true, true, true, true
+	if d.zone = hours*3600 + minutes*60; s[21] == '-' {
+		d.zone = -d.zone
+	}
+	return d.month > 0 && hours <= 23 && minutes <= 59
+}
+
+// anyDate reads all forms.
+func anyDate(value string) (t time.Time, ok bool) {
 	var d dateReader
 	for n := 0; n < 16; n++ {
 		value = strings.TrimLeft(skipCFWS(value), ",;")

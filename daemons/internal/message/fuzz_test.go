@@ -86,6 +86,12 @@ func FuzzFields(f *testing.F) {
 		if when, ok := ParseDate(s); ok && (when.Year() < 0 || when.Year() > 10000) {
 			t.Fatalf("%q: %v", s, when)
 		}
+		if d, usual := usualDate(s); usual { // the short way gives what the long one does
+			a, okA := d.time()
+			if b, okB := anyDate(s); okA != okB || okA && (!a.Equal(b) || a.String() != b.String()) {
+				t.Fatalf("%q: %v %v, %v %v", s, a, okA, b, okB)
+			}
+		}
 		base, _ := BaseSubject(s)
 		if again, _ := BaseSubject(base); utf8.ValidString(s) && len(again) > len(base) {
 			t.Fatalf("%q: %q, then %q", s, base, again)
