@@ -12,7 +12,7 @@ import (
 // hundreds of times a second, though; so it may be leastGarbage in any case (docs/performance.md).
 const (
 	garbagePercent = 33
-	leastGarbage   = 6 << 20 // bytes
+	leastGarbage   = 3 << 20 // bytes
 )
 
 // paceCollector sets the collector's percentage after each collection, from what that left alive.
