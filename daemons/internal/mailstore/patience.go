@@ -125,6 +125,16 @@ func (v *volume) keepWorkers(keep bool) {
 	w.idle = nil
 }
 
+// settleFor bounds how long Close waits for calls whose callers have gone: a volume that hangs does not hold it up.
+const settleFor = 2 * time.Second
+
+// settle waits for the calls that go on by themselves, so that nothing is written after Close on a volume that answers.
+func (v *volume) settle() {
+	for begin := time.Now(); len(v.slots) > 0 && time.Since(begin) < settleFor; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // run executes fn, which does file operations, in a slot got by acquire. The caller waits no longer than the time limit and
 // its context allow; fn then goes on by itself, so it must own what it touches.
 func (v *volume) run(ctx context.Context, fn func() error) error {

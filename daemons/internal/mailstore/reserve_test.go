@@ -120,3 +120,17 @@ func TestReserveUsedUp(t *testing.T) {
 		t.Error(st.Len(), err)
 	}
 }
+
+// Close waits for what goes on by itself: no call is under way on a volume afterwards.
+func TestNothingIsUnderWayAfterClose(t *testing.T) {
+	for range 20 {
+		s := testStore(t, vfs.OS(), t.TempDir(), "box1")
+		v := mustVolume(s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(v.slots); n > 0 {
+			t.Fatalf("%d calls are under way after Close", n)
+		}
+	}
+}

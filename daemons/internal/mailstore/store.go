@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -164,8 +166,10 @@ func (s *Store) Close() error {
 		errs = append(errs, j.dropInterest(ctx))
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, v := range s.volumes {
+	volumes := slices.Collect(maps.Values(s.volumes))
+	s.mu.Unlock()
+	for _, v := range volumes {
+		v.settle()
 		v.keepWorkers(false)
 	}
 	return errors.Join(errs...)
