@@ -151,20 +151,17 @@ func launch(data string, base int, wrap ...string) (*service, error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 		if _, err := os.Stat(ready); err == nil {
-			break
+			for line := range strings.Lines(s.out.String()) { // it is written a moment after the file
+				if strings.HasPrefix(line, "{") && strings.HasSuffix(line, "\n") {
+					return s, json.Unmarshal([]byte(line), &s.info)
+				}
+			}
 		}
 		if time.Now().After(deadline) {
 			s.kill()
-			return nil, errStart{"not ready in time\n" + s.out.String()}
+			return nil, errStart{"not ready in time, or it does not say how to connect\n" + s.out.String()}
 		}
 	}
-	for line := range strings.Lines(s.out.String()) {
-		if strings.HasPrefix(line, "{") {
-			return s, json.Unmarshal([]byte(line), &s.info)
-		}
-	}
-	s.kill()
-	return nil, errStart{"it does not say how to connect\n" + s.out.String()}
 }
 
 // launchAnywhere tries port bases until one is free.
