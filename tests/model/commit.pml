@@ -32,6 +32,7 @@
  *   UNVERIFIED      snapshots of a fold that was not held against w/
  *   SHORT_MEMORY    snapshots know the nonces of their last segment only
  *   LONG_SHORTCUT   TIMED: "nothing new" is believed for longer than the retention
+ *   EARLY_AGE       TIMED: how old the last listing is, is taken before the look that finds nothing new and may be held up
  */
 #ifndef WRITERS
 #define WRITERS 2
@@ -85,6 +86,11 @@ byte now, newestAt, olderAt;
 #else
 #define young(t) (now <= (t)+2)
 #endif
+#ifdef EARLY_AGE
+#define recent(t) (sawAt <= (t)+2)
+#else
+#define recent(t) young(t)
+#endif
 active proctype clock() { do :: now < TICKS -> now++ :: else -> break od }
 #endif
 
@@ -137,10 +143,11 @@ inline verified() {
 #define FOLDING 1
 #define LISTING 2
 #define AGAIN   3
+#define ASKED   4
 
 #ifdef TIMED
-#define SHORTCUT(x) :: x && start == known && looked && young(lookedAt) -> sawAt = 0; verified(); break
-#define NO_SHORTCUT(x) !(x && start == known && looked && young(lookedAt))
+#define SHORTCUT(x) :: x && start == known && looked && recent(lookedAt) -> sawAt = 0; verified(); break
+#define NO_SHORTCUT(x) !(x && start == known && looked && recent(lookedAt))
 #else
 #define SHORTCUT(x)
 #define NO_SHORTCUT(x) 1
@@ -150,14 +157,18 @@ inline verified() {
  * does. In the code whoever reads may use that shortcut; here readers do, which keeps the model small. */
 inline advance(polls) {
 	do
+#ifdef TIMED
+	:: atomic { polls && step < LISTING ->	/* a reader asks; the answer may be long in coming */
+		if
+		:: step == 0 -> owed = promised
+		:: else
+		fi;
+		sawAt = now; step = ASKED }
+	:: atomic { step == ASKED || (!polls && step < LISTING) ->
+#else
 	:: atomic { step < LISTING ->
 		if
 		:: polls && step == 0 -> owed = promised
-		:: else
-		fi;
-#ifdef TIMED
-		if
-		:: polls -> sawAt = now
 		:: else
 		fi;
 #endif

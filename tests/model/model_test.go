@@ -48,6 +48,7 @@ var searches = []search{
 	{model: "commit", defines: "WRITERS=2 COMMITS=1 COMPACTORS=2 UNVERIFIED", finds: "garbage", reverse: true},
 	{model: "commit", defines: "WRITERS=2 COMMITS=1 SHORT_MEMORY", finds: "placed[rec]"},
 	{model: "commit", defines: "WRITERS=1 COMMITS=1 READERS=1 TIMED LONG_SHORTCUT TICKS=7", finds: "known>=owed"},
+	{model: "commit", defines: "WRITERS=1 COMMITS=1 READERS=1 TIMED EARLY_AGE TICKS=7", finds: "known>=owed"},
 	{model: "commit", defines: "WRITERS=2 COMMITS=1 SEG=2 READERS=1", large: true},
 	{model: "commit", defines: "WRITERS=2 COMMITS=2", large: true},
 	{model: "commit", defines: "WRITERS=2 COMMITS=1 COMPACTORS=2", large: true},

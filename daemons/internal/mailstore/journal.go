@@ -296,7 +296,9 @@ func (j *journal) advance() error {
 			j.forget()
 			return foldErr
 		}
-		if start == j.known && foldErr == nil && j.looked && at-j.lookedAt < j.store.o.Retention/2 {
+		// The age of the last listing is taken behind the call that found nothing: the call may have been held up for as long as
+		// it takes to compact what it asked for.
+		if start == j.known && foldErr == nil && j.looked && j.vol.clk.Boot()-j.lookedAt < j.store.o.Retention/2 {
 			return j.vol.mounted()
 		}
 		if err := j.look(); err != nil {

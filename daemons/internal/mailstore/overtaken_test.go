@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/vfs"
 )
 
@@ -84,5 +85,47 @@ func TestOvertakenByCompaction(t *testing.T) {
 		if got.err == nil && got.told.Len() != 2 {
 			t.Errorf("%s: told %v of 2 and 3, and no error", what, got.told)
 		}
+	}
+}
+
+// A look at the next record that is held up for longer than the retention, while others commit and compact, is not taken for
+// "nothing new".
+func TestHeldUpLookIsNotUnchanged(t *testing.T) {
+	ctx := context.Background()
+	clk := clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC))
+	mem := vfs.NewMem(clk.Now)
+	mem.SetNetwork(true)
+	fault := vfs.NewFault(mem)
+	tiny := knobs{segmentLen: 4, completeEvery: 4, deltaEvery: 2}
+	slow := testStore(t, fault, "/", "box1", func(o *Options) { o.Clock, o.Retention, o.CallTimeout = clk, time.Hour, 1000*time.Hour })
+	fast := testStore(t, mem, "/", "box2", func(o *Options) { o.Retention = 1 })
+	slow.knobs, fast.knobs = tiny, tiny
+	here, there := testInbox(t, slow, "account-1"), testInbox(t, fast, "account-1")
+	for range 4 {
+		appendOne(t, here, "x", 0)
+	}
+	held := 0
+	fault.Hook(func(c vfs.Call) vfs.Action {
+		if c.Op != vfs.OpReadlink || !strings.Contains(c.Path, "/b/") || held > 0 {
+			return vfs.Action{}
+		}
+		held++
+		for range 12 {
+			appendOne(t, there, "y", 0)
+		}
+		check(t, there.j.checkpoint(ctx, true))
+		for range 2 { // the first makes the snapshot that has stood long enough for the second
+			clk.Advance(2 * time.Hour)
+			check(t, there.j.compact(ctx))
+		}
+		return vfs.Action{}
+	})
+	st, err := here.State(ctx)
+	check(t, err)
+	if held == 0 {
+		t.Fatal("no look was held up: nothing was put to the test")
+	}
+	if st.Len() != 16 {
+		t.Errorf("%d messages, 16 were acknowledged", st.Len())
 	}
 }
