@@ -92,6 +92,7 @@ type Store struct {
 	logSequence  atomic.Uint64
 	logFloor     csn // writer only
 	clock        csnClock
+	sid          atomic.Int32 // server id in the CSNs made here
 	queue        chan *Write
 	closing      sync.RWMutex // held for reading while a write is put into the queue
 	closed       bool
@@ -126,7 +127,7 @@ func Open(opt Options) (*Store, error) {
 	s := &Store{opt: opt, schema: opt.Schema, queue: make(chan *Write, opt.GroupCommit),
 		writerDone: make(chan struct{}), changed: make(chan struct{})}
 	s.attrs.init(opt.Schema)
-	s.clock.sid = opt.SID
+	s.SetSID(opt.SID)
 	s.objectClass = opt.Schema.Attribute([]byte("objectClass"))
 	s.entryUUID = opt.Schema.Attribute([]byte("entryUUID"))
 	s.readers.New = func() any { return &Reader{store: s} }
@@ -301,6 +302,10 @@ func (s *Store) stopWriter() {
 	s.closing.Unlock()
 	<-s.writerDone
 }
+
+// SetSID changes the server id in the CSNs of the writes that are submitted from now on. A directory that got another
+// master has CSNs of both: those of the new one are above all that it knew of the old one's.
+func (s *Store) SetSID(id int) { s.sid.Store(int32(id)) }
 
 // Suffix is the DN of the top entry as configured.
 func (s *Store) Suffix() string { return s.suffixText }

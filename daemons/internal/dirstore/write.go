@@ -170,6 +170,7 @@ func (s *Store) commit(group []*Write) (err error) {
 		treeB: tx.Bucket(bucketTree), indexB: tx.Bucket(bucketIndex), logB: tx.Bucket(bucketLog),
 		now: s.opt.Clock.Now().UTC(), clock: s.clock, entries: s.entries.Load(),
 		sequence: s.logSequence.Load(), context: s.ContextCSN(), floor: s.logFloor, cookie: s.Cookie()}
+	w.clock.sid = int(s.sid.Load())
 	w.entryB.FillPercent = 0.9 // ids ascend
 	w.logB.FillPercent = 0.9
 	for _, x := range group {

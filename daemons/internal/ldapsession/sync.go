@@ -3,6 +3,7 @@ package ldapsession
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"shoal/daemons/internal/dirstore"
@@ -56,7 +57,7 @@ type syncing struct {
 	pos     uint64          // up to where the log is done
 	end     uint64          // up to where it is in changed
 	changed map[uint64]bool // entries of the log from pos to end; true: sent since
-	told    string          // last cookie sent, without its head
+	told    []string        // CSNs of the cookies sent, the newest of each server
 	sent    int
 }
 
@@ -239,8 +240,8 @@ func (s *syncing) choose() (p phase, at uint64, err error) {
 	if !s.whole {
 		return wholePhase, 0, nil // what moved into the scope with what lies above it has an old CSN
 	}
-	if len(context) == 1 && len(s.cookie.CSNs) == 1 {
-		at, covered, err := s.r.LogCovers(s.cookie.CSNs[0])
+	if since, ok := lastOf(s.cookie.CSNs, context); ok {
+		at, covered, err := s.r.LogCovers(since)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -249,6 +250,20 @@ func (s *syncing) choose() (p phase, at uint64, err error) {
 		}
 	}
 	return presentPhase, 0, nil
+}
+
+// lastOf is the one CSN up to which a client with these CSNs has everything, if there is one: a directory gets the CSNs
+// of one master after the other (each begins above all that it knew), so that a client has those of all but the last
+// whole.
+func lastOf(have, context []string) (since string, ok bool) {
+	since = slices.Max(have)
+	for _, c := range context {
+		mine := csnOf(have, dirstore.CSNServer(c))
+		if mine != c && mine != since && (mine != "" || c <= since) {
+			return "", false
+		}
+	}
+	return since, true
 }
 
 // csnOf finds the CSN of a server in a list; "" if there is none.
@@ -378,7 +393,7 @@ func (s *syncing) follow(refresh bool) (cookie []byte, err error) {
 		var failed error
 		err := s.r.LogAfter(s.pos, func(c dirstore.LoggedChange) bool {
 			at := ""
-			if !refresh && ordered && len(context) == 1 {
+			if !refresh && ordered {
 				at = c.CSN
 			}
 			failed = s.change(&c, at)
@@ -402,7 +417,7 @@ func (s *syncing) follow(refresh bool) (cookie []byte, err error) {
 		if refresh {
 			return s.cookieOf(context), nil
 		}
-		if c := strings.Join(context, ";"); c != s.told {
+		if slices.ContainsFunc(context, s.news) {
 			s.info(&ldapwire.SyncInfo{Kind: ldapwire.SyncNewCookie, Cookie: s.cookieOf(context)})
 		}
 		return nil, nil
@@ -472,7 +487,7 @@ func (s *syncing) one(f *dirstore.Found, state ldapwire.SyncState, csn string) e
 		return nil
 	}
 	var cookie []byte
-	if csn != "" && csn > s.told {
+	if csn != "" && s.news(csn) {
 		cookie = s.cookieOf([]string{csn})
 	}
 	return s.entry(f, state, cookie)
@@ -500,7 +515,7 @@ func (s *syncing) ids(deleted bool) {
 		return
 	}
 	i := ldapwire.SyncInfo{Kind: ldapwire.SyncIDSet, RefreshDeletes: deleted, UUIDs: s.gone}
-	cookie := s.goneCSN != "" && s.goneCSN > s.told
+	cookie := s.goneCSN != "" && s.news(s.goneCSN)
 	if cookie {
 		i.Cookie = s.cookieOf([]string{s.goneCSN})
 	}
@@ -515,8 +530,18 @@ func (s *syncing) info(i *ldapwire.SyncInfo) {
 	s.out = ldapwire.AppendIntermediate(s.out, s.id, ldapwire.OIDSyncInfo, i.Append(nil))
 }
 
+// news reports whether a CSN is in no cookie that the client has.
+func (s *syncing) news(csn string) bool { return csn > csnOf(s.told, dirstore.CSNServer(csn)) }
+
 // cookieOf makes a cookie, and remembers that the client has it.
 func (s *syncing) cookieOf(csns []string) []byte {
-	s.told = strings.Join(csns, ";")
+	for _, c := range csns {
+		i := slices.IndexFunc(s.told, func(o string) bool { return dirstore.CSNServer(o) == dirstore.CSNServer(c) })
+		if i < 0 {
+			s.told = append(s.told, c)
+		} else {
+			s.told[i] = max(s.told[i], c)
+		}
+	}
 	return (&ldapwire.SyncCookie{RID: s.cookie.RID, CSNs: csns}).Append(nil)
 }
