@@ -94,6 +94,8 @@ type Account struct {
 	CredentialVersion int64    // moves with each change of the password
 	Forward           []string // where its mail is sent on to; empty: it is not
 	ForwardKeep       bool     // what is sent on is kept in the mailbox as well
+	Migrating         []string // what is still to come from the old server: MigratePassword, MigrateMail
+	Provisional       bool     // there is no entry yet: a login that succeeds makes it (package migrate)
 }
 
 // Active says whether the account may log in and receive mail, as far as its own entry goes.
@@ -102,14 +104,16 @@ func (a *Account) Active() bool { return a.Status == StatusActive }
 // Domain is one mail domain of ours. Read only.
 type Domain struct {
 	DN            string
-	Name          string // lower case, A-labels as stored
-	Status        string // StatusActive, StatusSuspended or StatusClosed
-	DefaultVolume string // where new accounts' mail goes
-	CatchAll      string // address that takes mail for unknown local parts; empty: refuse
-	QuotaStorage  int64  // of new accounts, bytes; 0: DefaultQuotaStorage
-	QuotaMessages int64  // of new accounts; 0: no limit
-	SieveBefore   string // script that runs before each account's own; empty: none
-	SieveAfter    string // and the one after it
+	Name          string     // lower case, A-labels as stored
+	Status        string     // StatusActive, StatusSuspended or StatusClosed
+	DefaultVolume string     // where new accounts' mail goes
+	CatchAll      string     // address that takes mail for unknown local parts; empty: refuse
+	QuotaStorage  int64      // of new accounts, bytes; 0: DefaultQuotaStorage
+	QuotaMessages int64      // of new accounts; 0: no limit
+	SieveBefore   string     // script that runs before each account's own; empty: none
+	SieveAfter    string     // and the one after it
+	Subaddress    string     // where mail for user+detail goes: SubaddressInbox, SubaddressFolder, SubaddressCreate
+	Migration     *Migration // where the domain is migrated from; nil: it is not
 }
 
 // Server is one server of the service, of any role. Read only.

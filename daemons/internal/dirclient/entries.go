@@ -49,15 +49,17 @@ const (
 	attrMailTarget        = "shoalMailTarget"
 	attrForward           = "shoalForward"
 	attrForwardKeep       = "shoalForwardKeep"
+	attrSubaddress        = "shoalSubaddress"
 )
 
 // What lookups ask for: never userPassword, nor anything that a lookup does not use.
 var (
 	accountAttributes = []string{attrCN, attrMail, attrMailLocal, attrAccountID, attrVolumeName, attrAccountStatus,
-		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep}
+		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep, attrMigrating}
 	aliasAttributes  = []string{attrMailLocal, attrMailTarget}
 	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll, attrQuotaStorage, attrQuotaMessages,
-		attrSieveBefore, attrSieveAfter}
+		attrSieveBefore, attrSieveAfter, attrSubaddress, attrMigrationServer, attrMigrationTLS, attrMigrationUser, attrMigrationSecret,
+		attrMigrationLogin, attrMigrationState, attrMigrationCreate}
 	serverAttributes = []string{attrCN, attrRole, attrAddress, attrVersion}
 	volumeAttributes = []string{attrCN, attrVolumeID, attrVolumeState}
 )
@@ -236,6 +238,7 @@ type NewAccount struct {
 	Password      string   // in clear, which the directory hashes, or "{SCHEME}..."; empty: no login
 	QuotaStorage  int64    // bytes; 0: the domain's, or DefaultQuotaStorage; NoQuota: no limit
 	QuotaMessages int64    // 0: the domain's, if it has one; NoQuota: no limit
+	Migrating     []string // what comes from the old server: MigratePassword, MigrateMail
 	// Place chooses among several active volumes when neither Volume nor the domain names one.
 	Place func(ctx context.Context, active []string) (string, error)
 }
@@ -294,6 +297,7 @@ func (n NewAccount) Entry(suffix string, now time.Time) (Entry, error) {
 		e.set(attrQuotaMessages, strconv.FormatInt(n.QuotaMessages, 10))
 	}
 	e.set(attrCredentialVersion, credentialVersion(now))
+	e.set(attrMigrating, n.Migrating...)
 	e.set(attrPassword, n.Password)
 	return e, nil
 }

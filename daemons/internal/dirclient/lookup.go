@@ -171,6 +171,9 @@ func accountOf(e *ldap.Entry) (*Account, error) {
 		a.Forward = append(a.Forward, strings.TrimSpace(s))
 	}
 	a.ForwardKeep = strings.EqualFold(e.GetEqualFoldAttributeValue(attrForwardKeep), "TRUE")
+	for _, s := range e.GetEqualFoldAttributeValues(attrMigrating) {
+		a.Migrating = append(a.Migrating, lower(s))
+	}
 	return a, nil
 }
 
@@ -199,6 +202,8 @@ func domainOf(e *ldap.Entry) (*Domain, error) {
 		CatchAll:      lower(e.GetEqualFoldAttributeValue(attrCatchAll)),
 		SieveBefore:   e.GetEqualFoldAttributeValue(attrSieveBefore),
 		SieveAfter:    e.GetEqualFoldAttributeValue(attrSieveAfter),
+		Subaddress:    lower(e.GetEqualFoldAttributeValue(attrSubaddress)),
+		Migration:     migrationOf(e),
 	}
 	if !knownStatus(d.Status) {
 		return nil, fmt.Errorf("%w: %s: %s %q is not known", ErrMalformed, e.DN, attrDomainStatus, d.Status)

@@ -19,7 +19,8 @@ import (
 
 // DefaultIndexes are the indexes that every store has.
 var DefaultIndexes = []string{"objectClass", "entryUUID", "entryCSN", "uid", "cn:sub", "sn:sub", "givenName:sub",
-	"mail:sub", "mailLocalAddress", "member", "associatedDomain", "shoalAccountId", "shoalVolumeName"}
+	"mail:sub", "mailLocalAddress", "member", "associatedDomain", "shoalAccountId", "shoalVolumeName",
+	"shoalMigrating", "shoalMigrationServer"}
 
 // Kinds of index keys.
 const (

@@ -25,8 +25,9 @@ type Rights struct {
 	Secrets  bool // get secret attributes in a replication search
 	Write    bool // every update
 	// Modify, if set, says whether an identity without Write may change the entry of this normal name in this
-	// way; adding, deleting and renaming entries need Write.
+	// way; Add, whether it may add that entry. Deleting and renaming entries need Write.
 	Modify   func(norm []byte, changes []ldapwire.Change) bool
+	Add      func(norm []byte, attributes []ldapwire.Attribute) bool
 	NoLimits bool // the limits on entries and time do not apply
 }
 

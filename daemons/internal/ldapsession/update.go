@@ -16,7 +16,7 @@ func (x *session) update(w *work, frame []byte) error {
 		x.answer(w, x.s.referral())
 		return nil
 	}
-	if !x.who.rights.Write && x.who.rights.Modify == nil {
+	if !x.who.rights.Write && x.who.rights.Modify == nil && x.who.rights.Add == nil {
 		x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
 		return nil
 	}
@@ -57,13 +57,16 @@ func (s *Server) referral() *ldapwire.Result {
 
 func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation, []byte, error) {
 	lim := x.s.wireLimits()
-	if !x.who.rights.Write && m.Op != ldapwire.OpModifyRequest {
+	if !x.who.rights.Write && m.Op != ldapwire.OpModifyRequest && m.Op != ldapwire.OpAddRequest {
 		return nil, nil, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
 	}
 	switch m.Op {
 	case ldapwire.OpAddRequest:
 		var r ldapwire.Add
 		if err := r.Parse(m.Body, lim); err != nil {
+			return nil, nil, err
+		}
+		if err := x.mayAdd(&r); err != nil {
 			return nil, nil, err
 		}
 		for i := range r.Attributes {
@@ -109,7 +112,22 @@ func (x *session) mayModify(r *ldapwire.Modify) error {
 	if err != nil {
 		return err
 	}
-	if !x.who.rights.Modify(norm, r.Changes) {
+	if x.who.rights.Modify == nil || !x.who.rights.Modify(norm, r.Changes) {
+		return &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+	}
+	return nil
+}
+
+// mayAdd is the same for an entry to add.
+func (x *session) mayAdd(r *ldapwire.Add) error {
+	if x.who.rights.Write {
+		return nil
+	}
+	norm, err := x.s.opt.Store.CheckDN(r.DN)
+	if err != nil {
+		return err
+	}
+	if x.who.rights.Add == nil || !x.who.rights.Add(norm, r.Attributes) {
 		return &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
 	}
 	return nil

@@ -19,6 +19,9 @@ import (
 //	the same, with shoalRole vault                and gets passwords when it replicates
 //	the same, with shoalRole enrol                and, of other servers, sets the password and takes
 //	                                              tokens of enrolment away
+//	the same, with shoalRole box or switch        and takes values of shoalMigrating away; with the value "password" it sets
+//	                                              the account's password; adds accounts without one below a domain whose
+//	                                              shoalMigrationCreate is TRUE
 //	every other entry that has a password         reads and compares itself
 //	everybody                                     never reads, matches or compares userPassword
 
@@ -36,10 +39,11 @@ func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) l
 		if !below || !bytes.HasPrefix(rdn, []byte("cn=")) || bytes.ContainsRune(rdn, ',') {
 			return ldapsession.Rights{ReadSelf: true}
 		}
-		vault, enrol := false, false
+		vault, enrol, serves := false, false, false
 		r.Values(entry, "shoalRole", func(v []byte) bool {
 			vault = vault || bytes.EqualFold(v, []byte("vault"))
 			enrol = enrol || bytes.EqualFold(v, []byte("enrol"))
+			serves = serves || bytes.EqualFold(v, []byte("box")) || bytes.EqualFold(v, []byte("switch"))
 			return true
 		})
 		self := bytes.Clone(norm)
@@ -49,10 +53,17 @@ func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) l
 					return isOneOf(s.Schema(), c.Type, "shoalVersion", "shoalAddress")
 				})
 			}
+			if serves && migrates(s.Schema(), changes) {
+				return true
+			}
 			rdn, below := bytes.CutSuffix(target, servers)
 			return enrol && below && !bytes.ContainsRune(rdn, ',') && all(changes, enrols(s.Schema()))
 		}
-		return ldapsession.Rights{ReadSelf: true, ReadAll: true, Secrets: vault, NoLimits: vault, Modify: modify}
+		rights := ldapsession.Rights{ReadSelf: true, ReadAll: true, Secrets: vault, NoLimits: vault, Modify: modify}
+		if serves {
+			rights.Add = func(norm []byte, list []ldapwire.Attribute) bool { return mayCreate(s, norm, list) }
+		}
+		return rights
 	}
 }
 
@@ -96,6 +107,7 @@ func isOneOf(schema *dirschema.Schema, description []byte, names ...string) bool
 // verified passwords notice. Who writes both decides the version himself.
 func maintain(schema *dirschema.Schema) func(old, entry *dirstore.Entry) {
 	version := dirschema.Description{Type: schema.Attribute([]byte("shoalCredentialVersion"))}
+	migrating := dirschema.Description{Type: schema.Attribute([]byte("shoalMigrating"))}
 	account := schema.Class([]byte("shoalAccount"))
 	return func(old, e *dirstore.Entry) {
 		is := false
@@ -112,7 +124,12 @@ func maintain(schema *dirschema.Schema) func(old, entry *dirstore.Entry) {
 			}
 			return
 		}
-		if same(old.Get("userPassword"), e.Get("userPassword")) || !same(old.Get(version.String()), have) {
+		if same(old.Get("userPassword"), e.Get("userPassword")) {
+			return
+		}
+		// Whatever password the old server knows, the account has one of its own now.
+		e.Set(migrating, without(e.Get(migrating.String()), "password")...)
+		if !same(old.Get(version.String()), have) {
 			return
 		}
 		n := new(big.Int)
