@@ -29,16 +29,16 @@ func (s *session) capabilities() string {
 	if s.srv.opt.TLS != nil && !s.t.isTLS() && s.t.canStartTLS() {
 		b.WriteString(" STARTTLS")
 	}
-	if s.mayLogin() {
-		b.WriteString(" AUTH=PLAIN AUTH=LOGIN")
-	} else {
+	conn := s.saslConn()
+	for _, name := range s.srv.sasl.Names(conn) {
+		b.WriteString(" AUTH=")
+		b.WriteString(name)
+	}
+	if !conn.Secure() {
 		b.WriteString(" LOGINDISABLED")
 	}
 	return b.String()
 }
-
-// mayLogin reports whether a password may be sent on this connection.
-func (s *session) mayLogin() bool { return s.t.isTLS() || s.srv.limits().AllowPlain }
 
 // greet sends the greeting (RFC 9051 §7.1.1).
 func (s *session) greet() {

@@ -8,7 +8,7 @@ import (
 
 // Every capability that a command stands for is announced, and nothing is announced twice.
 func TestCapabilitiesMatchCommands(t *testing.T) {
-	fresh := strings.Fields(capabilitiesNew + " STARTTLS AUTH=PLAIN AUTH=LOGIN")
+	fresh := strings.Fields(capabilitiesNew + " STARTTLS AUTH=PLAIN AUTH=LOGIN AUTH=OAUTHBEARER AUTH=XOAUTH2")
 	authed := strings.Fields(capabilitiesAuthed)
 	for name, c := range newCommands() {
 		if c.capability == "" {

@@ -1,12 +1,11 @@
 package imapsession
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
-	"strings"
 
 	"shoal/daemons/internal/authn"
+	"shoal/daemons/internal/sasl"
 )
 
 // cmdStartTLS begins TLS (RFC 9051 §6.2.1). Nothing may be sent behind the command before the handshake:
@@ -49,7 +48,8 @@ var errNeedTLS = no("PRIVACYREQUIRED", "Begin TLS first: a password must not be 
 
 // cmdLogin is LOGIN (RFC 9051 §6.2.3).
 func cmdLogin(s *session, c *call) error {
-	if !s.mayLogin() {
+	conn := s.saslConn()
+	if !conn.Secure() {
 		return errNeedTLS
 	}
 	if err := s.dec.SP(); err != nil {
@@ -69,7 +69,8 @@ func cmdLogin(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
-	return s.login(c, user, password)
+	grant, err := s.srv.sasl.Password(c.ctx, conn.From("LOGIN"), user, password)
+	return s.login(c, user, grant, err)
 }
 
 // cmdAuthenticate is AUTHENTICATE (RFC 9051 §6.2.2) with an initial response (SASL-IR, RFC 4959).
@@ -102,55 +103,22 @@ func cmdAuthenticate(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
-	if mechanism != "PLAIN" && mechanism != "LOGIN" {
-		return no("CANNOT", "That mechanism is not offered")
-	}
-	if !s.mayLogin() {
-		return errNeedTLS
-	}
-	if mechanism == "PLAIN" {
-		return s.saslPlain(c, first)
-	}
-	return s.saslLogin(c, first)
+	grant, err := s.srv.sasl.Run(c.ctx, mechanism, s.saslConn(), first, (*saslWire)(s))
+	return s.login(c, "", grant, err)
 }
 
-// saslPlain is RFC 4616: [authzid] NUL authcid NUL passwd.
-func (s *session) saslPlain(c *call, first []byte) error {
-	response, err := s.challenge(first, "")
-	if err != nil {
-		return err
-	}
-	parts := bytes.Split(response, []byte{0})
-	if len(parts) != 3 || len(parts[1]) == 0 {
-		return badf("Malformed PLAIN response")
-	}
-	user := string(parts[1])
-	if authz := string(parts[0]); authz != "" && !strings.EqualFold(authz, user) {
-		return no("AUTHORIZATIONFAILED", "Acting for another user is not possible")
-	}
-	return s.login(c, user, string(parts[2]))
+// saslConn is what a login has to know of the connection.
+func (s *session) saslConn() *sasl.Conn {
+	return &sasl.Conn{Service: authn.ServiceIMAP, Remote: s.remote, TLS: s.t.tlsState(), Plain: s.srv.limits().AllowPlain}
 }
 
-// saslLogin is the mechanism LOGIN of old clients: user name and password, each asked for.
-func (s *session) saslLogin(c *call, first []byte) error {
-	user, err := s.challenge(first, "Username:")
-	if err != nil {
-		return err
-	}
-	password, err := s.challenge(nil, "Password:")
-	if err != nil {
-		return err
-	}
-	return s.login(c, string(user), string(password))
-}
+// saslWire carries a SASL exchange.
+type saslWire session
 
-// challenge returns the client's response: the initial one if there is one, else what it answers to
-// the challenge.
-func (s *session) challenge(initial []byte, text string) ([]byte, error) {
-	if initial != nil {
-		return initial, nil
-	}
-	s.enc.Raw("+ ").Raw(base64.StdEncoding.EncodeToString([]byte(text))).CRLF()
+// Ask sends a challenge and reads the response.
+func (w *saslWire) Ask(challenge []byte) ([]byte, error) {
+	s := (*session)(w)
+	s.enc.Raw("+ ").Raw(base64.StdEncoding.EncodeToString(challenge)).CRLF()
 	if err := s.enc.Flush(); err != nil {
 		return nil, err
 	}
@@ -159,7 +127,7 @@ func (s *session) challenge(initial []byte, text string) ([]byte, error) {
 		return nil, err
 	}
 	if string(line) == "*" {
-		return nil, badf("Authentication given up")
+		return nil, sasl.ErrCancelled
 	}
 	return decodeSASL(line)
 }
@@ -175,28 +143,40 @@ func decodeSASL(line []byte) ([]byte, error) {
 	return out, nil
 }
 
-// login checks the password and opens the account.
-func (s *session) login(c *call, user, password string) error {
-	account, err := s.srv.opt.Auth.Login(c.ctx, user, password, s.remote)
+// login opens the account of a login, or answers why there is none. name is what the client called itself, where that is known.
+func (s *session) login(c *call, name string, grant *authn.Grant, err error) error {
 	switch {
 	case err == nil:
+	case errors.Is(err, sasl.ErrMalformed):
+		return badf("Malformed response")
+	case errors.Is(err, sasl.ErrCancelled):
+		return badf("Authentication given up")
+	case errors.Is(err, sasl.ErrMechanism):
+		return no("CANNOT", "That mechanism is not offered")
+	case errors.Is(err, sasl.ErrNeedTLS):
+		return errNeedTLS
+	case errors.Is(err, sasl.ErrAuthorization):
+		return s.loginFailed(no("AUTHORIZATIONFAILED", "Acting for another user is not possible"))
 	case errors.Is(err, authn.ErrBadCredentials):
 		s.srv.m.logins.WithLabelValues("refused").Inc()
-		s.log().Info("login refused", "event", "imap-login-refused", "name", printable(user, 100))
+		s.log().Info("login refused", "event", "imap-login-refused", "name", printable(name, 100))
 		return s.loginFailed(no("AUTHENTICATIONFAILED", "User name or password is wrong"))
 	case errors.Is(err, authn.ErrSuspended):
 		s.srv.m.logins.WithLabelValues("suspended").Inc()
-		s.log().Info("login to a suspended account", "event", "imap-login-refused", "name", printable(user, 100))
+		s.log().Info("login to a suspended account", "event", "imap-login-refused", "name", printable(name, 100))
 		return s.loginFailed(no("CONTACTADMIN", "The account is suspended"))
 	case errors.Is(err, authn.ErrThrottled):
 		s.srv.m.logins.WithLabelValues("throttled").Inc()
-		s.log().Info("login throttled", "event", "imap-login-refused", "name", printable(user, 100))
+		s.log().Info("login throttled", "event", "imap-login-refused", "name", printable(name, 100))
 		return s.loginFailed(no("UNAVAILABLE", "Too many failed logins, try again later"))
+	case !errors.Is(err, authn.ErrUnavailable):
+		return err // of the connection
 	default:
 		s.srv.m.logins.WithLabelValues("unavailable").Inc()
-		s.log().Warn("login could not be checked", "name", printable(user, 100), "error", err)
+		s.log().Warn("login could not be checked", "name", printable(name, 100), "error", err)
 		return no("UNAVAILABLE", "Logins cannot be checked at the moment, try again later")
 	}
+	account := grant.Account
 	if !s.srv.admit(account.ID) {
 		s.srv.m.logins.WithLabelValues("limit").Inc()
 		return no("LIMIT", "Too many connections to this account")
@@ -210,6 +190,7 @@ func (s *session) login(c *call, user, password string) error {
 	}
 	s.srv.m.logins.WithLabelValues("ok").Inc()
 	s.state = stateAuth
+	s.unwatch = s.srv.sasl.Watch(grant, s.revoke)
 	s.dec.SetLimits(&s.srv.limits().trusted)
 	s.log().Info("login", "event", "imap-login", "tls", s.t.isTLS())
 	c.ok("CAPABILITY "+s.capabilities(), "Logged in")

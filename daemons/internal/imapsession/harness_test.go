@@ -32,11 +32,48 @@ import (
 // users is an Auth of accounts <name>@example.test with the password "secret". Those whose names begin
 // with "quota" may keep 10 KiB and 4 messages.
 type users struct {
-	mu     sync.Mutex
-	logins []string
+	mu      sync.Mutex
+	logins  []string
+	watched map[string]func(string)
 }
 
-func (u *users) Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error) {
+func (u *users) Password(_ context.Context, from authn.From, user, password string) (*authn.Grant, error) {
+	account, err := u.login(user, password, from.Remote)
+	if err != nil {
+		return nil, err
+	}
+	return &authn.Grant{From: from, Account: account}, nil
+}
+
+// Bearer takes the token "token-of-<name>".
+func (u *users) Bearer(ctx context.Context, from authn.From, user, token string) (*authn.Grant, error) {
+	name, ok := strings.CutPrefix(token, "token-of-")
+	if !ok || user != "" && !strings.HasPrefix(user, name+"@") {
+		return nil, authn.ErrBadCredentials
+	}
+	return u.Password(ctx, from, name, "secret")
+}
+
+// Watch keeps what ends the sessions of an account, for revoke.
+func (u *users) Watch(g *authn.Grant, end func(string)) func() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.watched == nil {
+		u.watched = map[string]func(string){}
+	}
+	u.watched[g.Account.Address] = end
+	return func() {}
+}
+
+// revoke ends the last session of an account.
+func (u *users) revoke(address string) {
+	u.mu.Lock()
+	end := u.watched[address]
+	u.mu.Unlock()
+	end("test")
+}
+
+func (u *users) login(user, password, remote string) (*dirclient.Account, error) {
 	u.mu.Lock()
 	u.logins = append(u.logins, user+" from "+remote)
 	u.mu.Unlock()

@@ -1,7 +1,6 @@
 package imapsession
 
 import (
-	"context"
 	"crypto/tls"
 	"log/slog"
 	"time"
@@ -10,14 +9,14 @@ import (
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
-	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/imapwire"
+	"shoal/daemons/internal/sasl"
 )
 
 // Options are what a server is made of. Store, Auth and Log are required.
 type Options struct {
 	Store   Store
-	Auth    Auth
+	Auth    sasl.Authenticator    // *authn.Authenticator
 	TLS     *tls.Config           // for STARTTLS and for ServeTLS; nil: neither is offered
 	Server  string                // name of this server, in the greeting and in ID
 	Version string                // in the answer to ID
@@ -25,13 +24,6 @@ type Options struct {
 	Metrics prometheus.Registerer // nil: metrics are counted and not shown
 	Clock   clock.Clock           // nil: the system's
 	Limits  Limits                // a zero value stands for the defaults as a whole
-}
-
-// Auth checks a user's name and password. remote is the address of the client, without its port. It
-// returns authn.ErrBadCredentials, authn.ErrSuspended or, for whatever may pass, another error. It
-// may take seconds and is given up when ctx ends.
-type Auth interface {
-	Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error)
 }
 
 // Limits are the settings of IMAP: each one an attribute of the block imap in the configuration of

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/sasl"
 )
 
 // Server serves IMAP to any number of connections.
@@ -23,6 +24,7 @@ type Server struct {
 	lim     atomic.Pointer[bounds]
 	poller  *poller
 	workers *workers
+	sasl    *sasl.Server
 	ctx     context.Context // ends with Close; commands in progress hang from it
 	cancel  context.CancelFunc
 	sweeper sync.WaitGroup
@@ -65,6 +67,7 @@ func New(opt Options) (*Server, error) {
 		clock:     opt.Clock,
 		m:         m,
 		poller:    p,
+		sasl:      sasl.New(opt.Auth),
 		workers:   newWorkers(4 * runtime.GOMAXPROCS(0)),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},

@@ -13,8 +13,9 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/clock"
-	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/sasl"
 )
 
 func TestLoginDisabled(t *testing.T) {
@@ -33,7 +34,7 @@ starttls 1
 C1: a4 AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==
 S1: a4 OK {{.*}}
 open 2 imaps
-S2: * OK [CAPABILITY {{.*}} AUTH=PLAIN AUTH=LOGIN] {{.*}}
+S2: * OK [CAPABILITY {{.*}} AUTH=PLAIN AUTH=LOGIN AUTH=OAUTHBEARER AUTH=XOAUTH2] {{.*}}
 C2: a1 LOGIN alice secret
 S2: a1 OK {{.*}}
 `)
@@ -218,9 +219,9 @@ func TestShutdownGivesUp(t *testing.T) {
 }
 
 // panicking is an Auth with a bug.
-type panicking struct{}
+type panicking struct{ sasl.Authenticator }
 
-func (panicking) Login(context.Context, string, string, string) (*dirclient.Account, error) {
+func (panicking) Password(context.Context, authn.From, string, string) (*authn.Grant, error) {
 	panic("a bug")
 }
 

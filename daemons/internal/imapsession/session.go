@@ -25,6 +25,7 @@ const (
 	eventDeadline // the sweeper found the deadline passed
 	eventShutdown // the server is going down
 	eventKill     // end without a word
+	eventRevoked  // the login is worth nothing any more
 )
 
 // state is where a session stands (RFC 9051 §3).
@@ -76,6 +77,8 @@ type session struct {
 	user *dirclient.Account // who has logged in
 	acc  *mailstore.Account
 	box  *selected // state selected: the mailbox
+
+	unwatch func() // ends the watch on the login
 }
 
 // reader and writer are the session's connection as decoder and encoder see it.
@@ -181,6 +184,9 @@ func (s *session) react(events uint32) bool {
 	case events&eventShutdown != 0:
 		s.bye("Server is shutting down, please reconnect")
 		return false
+	case events&eventRevoked != 0:
+		s.bye(revokedText)
+		return false
 	}
 	if events&eventInput != 0 {
 		s.armed = false
@@ -258,7 +264,19 @@ func (s *session) over() bool {
 		s.bye("Server is shutting down, please reconnect")
 		return true
 	}
+	if events&eventRevoked != 0 {
+		s.bye(revokedText)
+		return true
+	}
 	return false
+}
+
+// revokedText is the farewell of a session whose login has been taken back.
+const revokedText = "The account or its password has changed, please log in again"
+
+// revoke ends the session with the next thing that it does, at once if it waits. It may be called from any goroutine.
+func (s *session) revoke(string) {
+	s.signal(eventRevoked)
 }
 
 // serve takes one command, or what follows IDLE, and answers it.
@@ -306,6 +324,9 @@ func (s *session) bye(text string) {
 // end releases all that the session holds.
 func (s *session) end() {
 	s.state = stateLogout
+	if s.unwatch != nil {
+		s.unwatch()
+	}
 	_ = s.enc.Release()
 	s.stopIdling()
 	s.closeMailbox()

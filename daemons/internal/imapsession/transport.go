@@ -153,6 +153,16 @@ func (t *transport) isTLS() bool {
 	return ok
 }
 
+// tlsState tells of the protection; nil: there is none.
+func (t *transport) tlsState() *tls.ConnectionState {
+	secure, ok := t.conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	state := secure.ConnectionState()
+	return &state
+}
+
 // startTLS makes the server's side of a handshake. early are bytes of the client that were read
 // already; they must not be there after STARTTLS.
 func (t *transport) startTLS(config *tls.Config, early []byte, timeout time.Duration) error {

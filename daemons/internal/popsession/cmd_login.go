@@ -1,8 +1,8 @@
 package popsession
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sasl"
 )
 
 // command is one command: where it may be given, and what it does. do gets what follows the keyword and the
@@ -51,8 +52,15 @@ func noArguments(args string) error {
 	return nil
 }
 
-// mayLogin says whether a password may be sent on this connection.
-func (s *session) mayLogin() bool { return s.isTLS() || s.srv.limits().AllowPlain }
+// saslConn is what a login has to know of the connection.
+func (s *session) saslConn() *sasl.Conn {
+	c := &sasl.Conn{Service: authn.ServicePOP, Remote: s.remote, Plain: s.srv.limits().AllowPlain}
+	if t, ok := s.stream.(*tls.Conn); ok {
+		state := t.ConnectionState()
+		c.TLS = &state
+	}
+	return c
+}
 
 // cmdCapa is CAPA of RFC 2449 §5. What is listed changes with STLS and with the login.
 func cmdCapa(s *session, _ context.Context, args string) error {
@@ -61,9 +69,12 @@ func cmdCapa(s *session, _ context.Context, args string) error {
 	}
 	s.line("+OK Capabilities follow")
 	if s.state == stateAuthorization {
-		if s.mayLogin() {
+		conn := s.saslConn()
+		if conn.Secure() {
 			s.line("USER")
-			s.line("SASL PLAIN LOGIN")
+		}
+		if names := s.srv.sasl.Names(conn); len(names) > 0 {
+			s.line("SASL " + strings.Join(names, " "))
 		}
 		if s.srv.opt.TLS != nil && !s.isTLS() {
 			s.line("STLS")
@@ -107,7 +118,7 @@ var errNeedTLS = fail("", "Begin TLS first: a password must not be sent in the c
 
 // cmdUser is USER of RFC 1939 §7. It answers alike for all names.
 func cmdUser(s *session, _ context.Context, args string) error {
-	if !s.mayLogin() {
+	if conn := s.saslConn(); !conn.Secure() {
 		return errNeedTLS
 	}
 	if args == "" {
@@ -124,7 +135,12 @@ func cmdPass(s *session, ctx context.Context, args string) error {
 	if name == "" {
 		return misuse("Give USER first")
 	}
-	return s.login(ctx, name, args)
+	conn := s.saslConn()
+	if !conn.Secure() {
+		return errNeedTLS
+	}
+	grant, err := s.srv.sasl.Password(ctx, conn.From("USER"), name, args)
+	return s.login(ctx, name, grant, err)
 }
 
 // cmdAuth is AUTH of RFC 5034 with an initial response; alone it lists the mechanisms, as old clients ask.
@@ -133,21 +149,13 @@ func cmdPass(s *session, ctx context.Context, args string) error {
 func cmdAuth(s *session, ctx context.Context, args string) error {
 	if args == "" {
 		s.line("+OK Mechanisms follow")
-		if s.mayLogin() {
-			s.line("PLAIN")
-			s.line("LOGIN")
+		for _, name := range s.srv.sasl.Names(s.saslConn()) {
+			s.line(name)
 		}
 		s.line(".")
 		return nil
 	}
 	mechanism, initial, given := strings.Cut(args, " ")
-	mechanism = strings.ToUpper(mechanism)
-	if mechanism != "PLAIN" && mechanism != "LOGIN" {
-		return fail("", "That mechanism is not offered")
-	}
-	if !s.mayLogin() {
-		return errNeedTLS
-	}
 	var first []byte
 	if given {
 		var err error
@@ -155,56 +163,23 @@ func cmdAuth(s *session, ctx context.Context, args string) error {
 			return err
 		}
 	}
-	if mechanism == "PLAIN" {
-		return s.saslPlain(ctx, first)
-	}
-	return s.saslLogin(ctx, first)
+	grant, err := s.srv.sasl.Run(ctx, mechanism, s.saslConn(), first, (*saslWire)(s))
+	return s.login(ctx, "", grant, err)
 }
 
-// saslPlain is RFC 4616: [authzid] NUL authcid NUL passwd.
-func (s *session) saslPlain(ctx context.Context, first []byte) error {
-	response, err := s.challenge(first, "")
-	if err != nil {
-		return err
-	}
-	parts := bytes.Split(response, []byte{0})
-	if len(parts) != 3 || len(parts[1]) == 0 {
-		return misuse("Malformed PLAIN response")
-	}
-	user := string(parts[1])
-	if as := string(parts[0]); as != "" && !strings.EqualFold(as, user) {
-		s.fails++
-		return fail(codeAuth, "Acting for another user is not possible")
-	}
-	return s.login(ctx, user, string(parts[2]))
-}
+// saslWire carries a SASL exchange.
+type saslWire session
 
-// saslLogin is the mechanism LOGIN of old clients: user name and password, each asked for.
-func (s *session) saslLogin(ctx context.Context, first []byte) error {
-	user, err := s.challenge(first, "Username:")
-	if err != nil {
-		return err
-	}
-	password, err := s.challenge(nil, "Password:")
-	if err != nil {
-		return err
-	}
-	return s.login(ctx, string(user), string(password))
-}
-
-// challenge returns the client's response: the initial one if there is one, else what it answers to the
-// challenge.
-func (s *session) challenge(initial []byte, text string) ([]byte, error) {
-	if initial != nil {
-		return initial, nil
-	}
-	s.line("+ " + base64.StdEncoding.EncodeToString([]byte(text)))
+// Ask sends a challenge and reads the response.
+func (w *saslWire) Ask(challenge []byte) ([]byte, error) {
+	s := (*session)(w)
+	s.line("+ " + base64.StdEncoding.EncodeToString(challenge))
 	line, err := s.readLine(int(s.srv.limits().SASLLimit))
 	if err != nil {
 		return nil, err
 	}
 	if line == "*" {
-		return nil, fail("", "Authentication given up")
+		return nil, sasl.ErrCancelled
 	}
 	return decodeSASL(line)
 }
@@ -221,12 +196,12 @@ func decodeSASL(line string) ([]byte, error) {
 	return out, nil
 }
 
-// login checks the password and opens the maildrop.
-func (s *session) login(ctx context.Context, user, password string) error {
-	account, err := s.srv.opt.Auth.Login(ctx, user, password, s.remote)
+// login opens the maildrop of a login, or answers why there is none. name is what the client called itself, where that is known.
+func (s *session) login(ctx context.Context, name string, grant *authn.Grant, err error) error {
 	if err != nil {
-		return s.refused(user, err)
+		return s.refused(name, err)
 	}
+	account := grant.Account
 	if !s.conn.AdmitUser(account.ID) {
 		s.srv.m.logins.WithLabelValues("limit").Inc()
 		return fail(codeTemporary, "Too many connections of this user, try again later")
@@ -239,6 +214,7 @@ func (s *session) login(ctx context.Context, user, password string) error {
 	}
 	s.srv.m.logins.WithLabelValues("ok").Inc()
 	s.user, s.drop, s.state = account, drop, stateTransaction
+	s.unwatch = s.srv.sasl.Watch(grant, s.revoke)
 	s.log().Info("login", "event", "pop-login", "tls", s.isTLS(), "messages", drop.state.Len())
 	return s.ok("%d messages (%d octets)", drop.count, drop.size)
 }
@@ -247,6 +223,17 @@ func (s *session) login(ctx context.Context, user, password string) error {
 func (s *session) refused(user string, err error) error {
 	result, answer := "refused", fail(codeAuth, "User name or password is wrong")
 	switch {
+	case errors.Is(err, sasl.ErrMalformed):
+		return misuse("Malformed response")
+	case errors.Is(err, sasl.ErrCancelled):
+		return fail("", "Authentication given up")
+	case errors.Is(err, sasl.ErrMechanism):
+		return fail("", "That mechanism is not offered")
+	case errors.Is(err, sasl.ErrNeedTLS):
+		return errNeedTLS
+	case errors.Is(err, sasl.ErrAuthorization):
+		s.fails++
+		return fail(codeAuth, "Acting for another user is not possible")
 	case errors.Is(err, authn.ErrBadCredentials):
 		s.fails++
 	case errors.Is(err, authn.ErrSuspended):
@@ -255,6 +242,8 @@ func (s *session) refused(user string, err error) error {
 	case errors.Is(err, authn.ErrThrottled):
 		s.fails++
 		result, answer = "throttled", fail(codeTemporary, "Too many failed logins, try again later")
+	case !errors.Is(err, authn.ErrUnavailable):
+		return err // of the connection
 	default:
 		s.srv.m.logins.WithLabelValues("unavailable").Inc()
 		s.log().Warn("login could not be checked", "name", printable(user), "error", err)

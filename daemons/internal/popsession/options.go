@@ -10,14 +10,14 @@ import (
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
-	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sasl"
 )
 
 // Options are what a server is made of. Store, Auth and Log are required.
 type Options struct {
 	Store   Store
-	Auth    Auth
+	Auth    sasl.Authenticator    // *authn.Authenticator
 	TLS     *tls.Config           // for STLS and for ServeTLS; nil: neither is offered
 	Server  string                // name of this server, in the greeting
 	Log     *slog.Logger          // events of sessions, and the errors that end them
@@ -29,13 +29,6 @@ type Options struct {
 // Store is the message store: *mailstore.Store.
 type Store interface {
 	Account(ctx context.Context, volume, accountID string) (*mailstore.Account, error)
-}
-
-// Auth checks a user's name and password. remote is the address of the client, without its port. It
-// returns authn.ErrBadCredentials, authn.ErrSuspended or, for whatever may pass, another error. It
-// may take seconds and is given up when ctx ends.
-type Auth interface {
-	Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error)
 }
 
 // Limits are the settings of POP3: each one an attribute of the block pop in the configuration of boxd,

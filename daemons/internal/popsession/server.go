@@ -8,6 +8,7 @@ import (
 
 	"shoal/daemons/internal/acceptor"
 	"shoal/daemons/internal/clock"
+	"shoal/daemons/internal/sasl"
 )
 
 // Server serves POP3 to any number of connections.
@@ -17,6 +18,7 @@ type Server struct {
 	log   *slog.Logger
 	clock clock.Clock
 	m     *metrics
+	sasl  *sasl.Server
 	lim   atomic.Pointer[Limits]
 }
 
@@ -32,7 +34,7 @@ func New(opt Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("popsession: metrics: %w", err)
 	}
-	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, m: m}
+	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, m: m, sasl: sasl.New(opt.Auth)}
 	s.SetLimits(opt.Limits)
 	s.Server, err = acceptor.New(acceptor.Options{
 		Protocol: "POP3", Handle: func(c *acceptor.Conn) { newSession(s, c).run() }, TLS: opt.TLS, Log: opt.Log, Clock: opt.Clock,

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"shoal/daemons/internal/acceptor"
@@ -44,9 +45,11 @@ type session struct {
 	commands int           // before the login
 	bad      int           // in a row
 	fails    int           // refused logins
+	revoked  atomic.Bool   // the login is worth nothing any more
 
-	user *dirclient.Account
-	drop *maildrop
+	user    *dirclient.Account
+	drop    *maildrop
+	unwatch func() // ends the watch on the login
 }
 
 func newSession(srv *Server, c *acceptor.Conn) *session {
@@ -97,6 +100,12 @@ func (s *session) run() {
 	}
 	s.line("+OK " + s.srv.opt.Server + " POP3 ready")
 	err := s.serve()
+	if s.unwatch != nil {
+		s.unwatch()
+	}
+	if s.revoked.Load() {
+		s.line("-ERR [AUTH] The account or its password has changed, please log in again")
+	}
 	if flushed := s.w.Flush(); err == nil {
 		err = flushed
 	}
@@ -105,6 +114,12 @@ func (s *session) run() {
 		_ = s.stream.Close()
 	}
 	s.ended(err)
+}
+
+// revoke ends the session when its command is done, at once if it waits. It may be called from any goroutine.
+func (s *session) revoke(string) {
+	s.revoked.Store(true)
+	s.conn.Interrupt()
 }
 
 // use reads and writes c from now on.

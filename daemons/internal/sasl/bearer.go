@@ -9,13 +9,17 @@ import (
 	"shoal/daemons/internal/authn"
 )
 
-// bearerMechanisms are those by which the client shows a token.
+// bearerMechanisms are those by which the client shows a token. They are offered where tokens are accepted.
 func bearerMechanisms(auth Authenticator) []Mechanism {
+	offered := func(*Conn) bool {
+		t, ok := auth.(interface{ TokensAccepted() bool })
+		return !ok || t.TokensAccepted()
+	}
 	return []Mechanism{
-		{Name: "OAUTHBEARER", Clear: true, Begin: func(c *Conn) Exchange {
+		{Name: "OAUTHBEARER", Clear: true, Offered: offered, Begin: func(c *Conn) Exchange {
 			return &bearer{auth: auth, conn: c, name: "OAUTHBEARER", parse: parseOAuthBearer}
 		}},
-		{Name: "XOAUTH2", Clear: true, Begin: func(c *Conn) Exchange {
+		{Name: "XOAUTH2", Clear: true, Offered: offered, Begin: func(c *Conn) Exchange {
 			return &bearer{auth: auth, conn: c, name: "XOAUTH2", parse: parseXOAuth2}
 		}},
 	}

@@ -95,14 +95,14 @@ type Exchange interface {
 // Server knows the mechanisms. Its methods may run at once.
 type Server struct {
 	Authenticator
-	mechanisms []Mechanism // strongest first, as they are offered
+	mechanisms []Mechanism // in the order in which they are offered
 }
 
 // New makes a server that asks auth.
 func New(auth Authenticator) *Server {
 	s := &Server{Authenticator: auth}
-	s.Add(bearerMechanisms(auth)...)
 	s.Add(plainMechanisms(auth)...)
+	s.Add(bearerMechanisms(auth)...)
 	return s
 }
 

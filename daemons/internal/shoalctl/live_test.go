@@ -18,6 +18,7 @@ import (
 	"shoal/daemons/internal/imapsession"
 	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
+	"shoal/daemons/internal/sasl"
 	"shoal/daemons/internal/vfs"
 )
 
@@ -38,14 +39,17 @@ type liveIMAP struct {
 	srv *imapsession.Server
 }
 
-type anyAccount struct{}
+type anyAccount struct{ sasl.Authenticator }
 
-func (anyAccount) Login(_ context.Context, user, password, _ string) (*dirclient.Account, error) {
+func (anyAccount) Watch(*authn.Grant, func(string)) func() { return func() {} }
+
+func (anyAccount) Password(_ context.Context, from authn.From, user, password string) (*authn.Grant, error) {
 	if password != "secret" {
 		return nil, authn.ErrBadCredentials
 	}
 	name, _, _ := strings.Cut(user, "@")
-	return &dirclient.Account{Address: user, ID: "account-" + name, Volume: "vol01", Status: dirclient.StatusActive}, nil
+	account := &dirclient.Account{Address: user, ID: "account-" + name, Volume: "vol01", Status: dirclient.StatusActive}
+	return &authn.Grant{From: from, Account: account}, nil
 }
 
 func newLive(t *testing.T) *liveIMAP {

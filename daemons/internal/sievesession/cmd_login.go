@@ -2,16 +2,24 @@ package sievesession
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
-	"strings"
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sasl"
 )
 
-// mayLogin says whether a password may be sent on this connection.
-func (s *session) mayLogin() bool { return s.isTLS() || s.srv.limits().AllowPlain }
+// saslConn is what a login has to know of the connection.
+func (s *session) saslConn() *sasl.Conn {
+	c := &sasl.Conn{Service: authn.ServiceSieve, Remote: s.conn.Remote(), Plain: s.srv.limits().AllowPlain}
+	if t, ok := s.stream.(*tls.Conn); ok {
+		state := t.ConnectionState()
+		c.TLS = &state
+	}
+	return c
+}
 
 func cmdCapability(s *session, _ context.Context, _ []string) error {
 	s.capabilities()
@@ -60,69 +68,55 @@ func cmdStartTLS(s *session, _ context.Context, _ []string) error {
 	return nil
 }
 
-// cmdAuthenticate: RFC 5804 §2.1 with PLAIN (RFC 4616) and LOGIN.
+// cmdAuthenticate: RFC 5804 §2.1.
 func cmdAuthenticate(s *session, ctx context.Context, args []string) error {
-	mechanism := strings.ToUpper(args[0])
-	if mechanism != "PLAIN" && mechanism != "LOGIN" {
-		return no("", "That mechanism is not offered")
-	}
-	if !s.mayLogin() {
-		return no(codeEncrypt, "Begin TLS first: a password must not be sent in the clear")
-	}
-	var first *string
+	var first []byte
 	if len(args) == 2 {
-		first = &args[1]
-	}
-	if mechanism == "LOGIN" {
-		user, err := s.challenge(first, "Username:")
-		if err != nil {
+		var err error
+		if first, err = decodeSASL(args[1]); err != nil {
 			return err
 		}
-		password, err := s.challenge(nil, "Password:")
-		if err != nil {
-			return err
-		}
-		return s.login(ctx, user, password)
 	}
-	response, err := s.challenge(first, "")
-	if err != nil {
-		return err
-	}
-	parts := strings.Split(response, "\x00")
-	if len(parts) != 3 || parts[1] == "" {
-		return badSyntax("Malformed PLAIN response")
-	}
-	if as := parts[0]; as != "" && !strings.EqualFold(as, parts[1]) {
-		s.fails++
-		return no("", "Acting for another user is not possible")
-	}
-	return s.login(ctx, parts[1], parts[2])
+	w := &saslWire{s: s}
+	grant, err := s.srv.sasl.Run(ctx, args[0], s.saslConn(), first, w)
+	return s.login(ctx, grant, w.final, err)
 }
 
-// challenge returns the client's response: the initial one if there is one, else what it answers to the challenge.
-func (s *session) challenge(initial *string, text string) (string, error) {
-	if initial == nil {
-		s.line(base64.StdEncoding.EncodeToString([]byte(text)))
-		if err := s.await(); err != nil {
-			return "", err
-		}
-		response, err := readArgument(s.r, s.literal())
-		if err == nil {
-			err = endOfLine(s)
-		}
-		if err != nil {
-			return "", err
-		}
-		if response == "*" {
-			return "", no("", "Authentication given up")
-		}
-		initial = &response
+// saslWire carries a SASL exchange; final is the data that goes with the success.
+type saslWire struct {
+	s     *session
+	final []byte
+}
+
+// Ask sends a challenge and reads the response.
+func (w *saslWire) Ask(challenge []byte) ([]byte, error) {
+	s := w.s
+	s.line(base64.StdEncoding.EncodeToString(challenge))
+	if err := s.await(); err != nil {
+		return nil, err
 	}
-	out, err := base64.StdEncoding.Strict().DecodeString(*initial)
+	response, err := readArgument(s.r, s.literal())
+	if err == nil {
+		err = endOfLine(s)
+	}
 	if err != nil {
-		return "", badSyntax("Malformed base64")
+		return nil, err
 	}
-	return string(out), nil
+	if response == "*" {
+		return nil, sasl.ErrCancelled
+	}
+	return decodeSASL(response)
+}
+
+// Finish keeps what goes with the success (RFC 5804 §1.3, response code SASL).
+func (w *saslWire) Finish(data []byte) { w.final = data }
+
+func decodeSASL(text string) ([]byte, error) {
+	out, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return nil, badSyntax("Malformed base64")
+	}
+	return out, nil
 }
 
 func endOfLine(s *session) error {
@@ -136,12 +130,12 @@ func endOfLine(s *session) error {
 	return err
 }
 
-// login checks the password and opens the account.
-func (s *session) login(ctx context.Context, user, password string) error {
-	who, err := s.srv.opt.Auth.Login(ctx, user, password, s.conn.Remote())
+// login opens the account of a login, or answers why there is none. final is what the mechanism says with its success.
+func (s *session) login(ctx context.Context, grant *authn.Grant, final []byte, err error) error {
 	if err != nil {
-		return s.refused(user, err)
+		return s.refused(err)
 	}
+	who := grant.Account
 	if !s.conn.AdmitUser(who.ID) {
 		s.srv.m.logins.WithLabelValues("limit").Inc()
 		return no(codeLater, "Too many connections of this user, try again later")
@@ -154,15 +148,31 @@ func (s *session) login(ctx context.Context, user, password string) error {
 	}
 	s.srv.m.logins.WithLabelValues("ok").Inc()
 	s.user, s.account, s.state = who, account, stateUser
+	s.unwatch = s.srv.sasl.Watch(grant, s.revoke)
 	s.log().Info("login", "event", "managesieve-login", "tls", s.isTLS())
-	s.answer("OK", "", "Logged in")
+	code := ""
+	if final != nil {
+		code = "SASL " + string(appendString(nil, base64.StdEncoding.EncodeToString(final)))
+	}
+	s.answer("OK", code, "Logged in")
 	return nil
 }
 
 // refused is the answer to a login that failed, which it logs and counts.
-func (s *session) refused(user string, err error) error {
+func (s *session) refused(err error) error {
 	result, answer := "refused", no("", "User name or password is wrong")
 	switch {
+	case errors.Is(err, sasl.ErrMalformed):
+		return badSyntax("Malformed response")
+	case errors.Is(err, sasl.ErrCancelled):
+		return no("", "Authentication given up")
+	case errors.Is(err, sasl.ErrMechanism):
+		return no("", "That mechanism is not offered")
+	case errors.Is(err, sasl.ErrNeedTLS):
+		return no(codeEncrypt, "Begin TLS first: a password must not be sent in the clear")
+	case errors.Is(err, sasl.ErrAuthorization):
+		s.fails++
+		return no("", "Acting for another user is not possible")
 	case errors.Is(err, authn.ErrBadCredentials):
 		s.fails++
 	case errors.Is(err, authn.ErrSuspended):
@@ -171,26 +181,21 @@ func (s *session) refused(user string, err error) error {
 	case errors.Is(err, authn.ErrThrottled):
 		s.fails++
 		result, answer = "throttled", no(codeLater, "Too many failed logins, try again later")
+	case !errors.Is(err, authn.ErrUnavailable):
+		return err // of the connection, or of its syntax
 	default:
 		s.srv.m.logins.WithLabelValues("unavailable").Inc()
-		s.log().Warn("login could not be checked", "name", printable(user), "error", err)
+		s.log().Warn("login could not be checked", "error", err)
 		return no(codeLater, "Logins cannot be checked at the moment, try again later")
 	}
 	s.srv.m.logins.WithLabelValues(result).Inc()
-	s.log().Info("login refused", "event", "managesieve-login-refused", "result", result, "name", printable(user))
+	s.log().Info("login refused", "event", "managesieve-login-refused", "result", result)
 	return answer
-}
-
-// printable is the beginning of a name for a log.
-func printable(s string) string {
-	if len(s) > 100 {
-		s = s[:100]
-	}
-	return strings.ToValidUTF8(s, "?")
 }
 
 // cmdUnauthenticate: RFC 5804 §2.14.
 func cmdUnauthenticate(s *session, _ context.Context, _ []string) error {
+	s.endWatch()
 	s.conn.DismissUser()
 	s.user, s.account, s.state = nil, (*mailstore.Account)(nil), stateLogin
 	s.started, s.commands = s.srv.clock.Boot(), 0

@@ -32,7 +32,26 @@ import (
 // users is an Auth of accounts <name>@example.test with the password "secret word".
 type users struct{}
 
-func (users) Login(_ context.Context, user, password, _ string) (*dirclient.Account, error) {
+func (u users) Password(ctx context.Context, from authn.From, user, password string) (*authn.Grant, error) {
+	account, err := u.login(ctx, user, password)
+	if err != nil {
+		return nil, err
+	}
+	return &authn.Grant{From: from, Account: account}, nil
+}
+
+// Bearer takes the token "token-of-<name>".
+func (u users) Bearer(ctx context.Context, from authn.From, user, token string) (*authn.Grant, error) {
+	name, ok := strings.CutPrefix(token, "token-of-")
+	if !ok || user != "" && !strings.HasPrefix(user, name+"@") {
+		return nil, authn.ErrBadCredentials
+	}
+	return u.Password(ctx, from, name, "secret word")
+}
+
+func (users) Watch(*authn.Grant, func(string)) func() { return func() {} }
+
+func (users) login(_ context.Context, user, password string) (*dirclient.Account, error) {
 	name, _, _ := strings.Cut(user, "@")
 	switch {
 	case name == "suspended":

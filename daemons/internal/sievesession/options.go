@@ -14,14 +14,14 @@ import (
 	"shoal/daemons/internal/acceptor"
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
-	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sasl"
 )
 
 // Options are what a server is made of. Store, Auth and Log are required.
 type Options struct {
 	Store   Store
-	Auth    Auth
+	Auth    sasl.Authenticator    // *authn.Authenticator
 	TLS     *tls.Config           // for STARTTLS and for ServeTLS; nil: neither is offered
 	Server  string                // name of this server, in the capabilities
 	Without []string              // Sieve extensions that are not offered
@@ -34,11 +34,6 @@ type Options struct {
 // Store is the message store: *mailstore.Store.
 type Store interface {
 	Account(ctx context.Context, volume, accountID string) (*mailstore.Account, error)
-}
-
-// Auth checks a user's name and password: *authn.Authenticator. Its errors are authn's.
-type Auth interface {
-	Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error)
 }
 
 // Limits are the settings of ManageSieve: each one an attribute of the block managesieve in the configuration of boxd,
@@ -86,6 +81,7 @@ type Server struct {
 	log   *slog.Logger
 	clock clock.Clock
 	m     *metrics
+	sasl  *sasl.Server
 	lim   atomic.Pointer[Limits]
 }
 
@@ -101,7 +97,7 @@ func New(opt Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sievesession: metrics: %w", err)
 	}
-	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, m: m}
+	s := &Server{opt: opt, log: opt.Log, clock: opt.Clock, m: m, sasl: sasl.New(opt.Auth)}
 	s.SetLimits(opt.Limits)
 	s.Server, err = acceptor.New(acceptor.Options{
 		Protocol: "ManageSieve", Handle: func(c *acceptor.Conn) { newSession(s, c).run() }, TLS: opt.TLS, Log: opt.Log, Clock: opt.Clock,

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"shoal/daemons/internal/acceptor"
@@ -44,6 +46,8 @@ type session struct {
 
 	user    *dirclient.Account
 	account *mailstore.Account
+	unwatch func()      // ends the watch on the login
+	revoked atomic.Bool // the login is worth nothing any more
 }
 
 func newSession(srv *Server, c *acceptor.Conn) *session {
@@ -92,7 +96,10 @@ func (s *session) run() {
 	s.capabilities()
 	s.answer("OK", "", "Shoal ManageSieve ready")
 	err := s.serve()
-	if s.conn.Ending() {
+	s.endWatch()
+	if s.revoked.Load() {
+		s.answer("BYE", "", "The account or its password has changed, please log in again")
+	} else if s.conn.Ending() {
 		s.answer("BYE", codeLater, "The server is going down")
 	}
 	if flushed := s.w.Flush(); err == nil {
@@ -103,6 +110,19 @@ func (s *session) run() {
 		_ = s.stream.Close()
 	}
 	s.ended(err)
+}
+
+// revoke ends the session when its command is done, at once if it waits. It may be called from any goroutine.
+func (s *session) revoke(string) {
+	s.revoked.Store(true)
+	s.conn.Interrupt()
+}
+
+func (s *session) endWatch() {
+	if s.unwatch != nil {
+		s.unwatch()
+		s.unwatch = nil
+	}
 }
 
 // use reads and writes c from now on.
@@ -303,11 +323,7 @@ func (s *session) capabilities() {
 	s.line("IMPLEMENTATION", "Shoal")
 	s.line("VERSION", "1.0")
 	if s.state == stateLogin {
-		sasl := ""
-		if s.mayLogin() {
-			sasl = "PLAIN LOGIN"
-		}
-		s.line("SASL", sasl)
+		s.line("SASL", strings.Join(s.srv.sasl.Names(s.saslConn()), " "))
 		if s.srv.HasTLS() && !s.isTLS() {
 			s.line("STARTTLS")
 		}

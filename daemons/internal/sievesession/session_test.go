@@ -31,7 +31,7 @@ S1: OK {{.*}}
 starttls 1
 S1: "IMPLEMENTATION" "Shoal"
 S1: "VERSION" "1.0"
-S1: "SASL" "PLAIN LOGIN"
+S1: "SASL" "{{.*}}PLAIN LOGIN OAUTHBEARER XOAUTH2"
 S1: "SIEVE" "{{.*}}"
 S1: "NOTIFY" "mailto"
 S1: "MAXREDIRECTS" "4"
@@ -133,7 +133,7 @@ C1: "!"
 S1: NO "Malformed base64"
 C1: AUTHENTICATE "PLAIN" {8+}
 C1: YWxpY2U=
-S1: NO "Malformed PLAIN response"
+S1: NO "Malformed response"
 C1: AUTHENTICATE "PLAIN" "Ym9iAGFsaWNlAHNlY3JldCB3b3Jk"
 S1: NO "Acting for another user is not possible"
 C1: AUTHENTICATE "PLAIN" "AGJ1c3kAc2VjcmV0IHdvcmQ="
@@ -315,4 +315,23 @@ func FuzzReadCommand(f *testing.F) {
 		}
 		t.Fatal("no end")
 	})
+}
+
+// OAUTHBEARER (RFC 7628) and XOAUTH2: accepted, refused with the reason, malformed.
+func TestBearer(t *testing.T) {
+	r := newRig(t, nil)
+	r.run(greeting + secure + `C1: AUTHENTICATE "OAUTHBEARER" "biwsAWhvc3Q9eAFwb3J0PTE0MwFhdXRoPUJlYXJlciB3cm9uZwEB"
+S1: "eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIiwic2NoZW1lcyI6ImJlYXJlciIsInNjb3BlIjoibWFpbCJ9"
+C1: "AQ=="
+S1: NO "User name or password is wrong"
+C1: AUTHENTICATE "XOAUTH2" "dXNlcj1hbGljZQ=="
+S1: NO "Malformed response"
+C1: AUTHENTICATE "OAUTHBEARER"
+S1: ""
+C1: "biwsAWhvc3Q9eAFwb3J0PTE0MwFhdXRoPUJlYXJlciB0b2tlbi1vZi1hbGljZQEB"
+S1: OK "Logged in"
+`)
+	r.run(greeting + secure + `C1: AUTHENTICATE "XOAUTH2" "dXNlcj1hbGljZUBleGFtcGxlLnRlc3QBYXV0aD1CZWFyZXIgdG9rZW4tb2YtYWxpY2UBAQ=="
+S1: OK "Logged in"
+`)
 }

@@ -205,6 +205,8 @@ func (c *Conn) lineError(err error) error {
 	switch {
 	case errors.Is(err, errDraining):
 		c.reply("421 4.3.2 Shutting down, try again")
+	case errors.Is(err, errEnded):
+		c.reply(*c.farewell.Load())
 	case errors.Is(err, errBareLF):
 		c.violation("bare_lf_command")
 		c.reply("500 5.5.2 A line must end with CR LF, not with LF alone; closing the connection")

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -76,6 +77,7 @@ type Conn struct {
 	junk   int
 
 	closeOnce sync.Once
+	farewell  atomic.Pointer[string] // the reply with which End ends the connection
 }
 
 // transaction is what the guard knows about the mail transaction.
@@ -234,6 +236,9 @@ func (c *Conn) receive(p []byte) (int, error) {
 		if idle && c.g.isDraining() {
 			return 0, errDraining
 		}
+		if idle && c.farewell.Load() != nil {
+			return 0, errEnded
+		}
 		n, err := c.stream.Read(p)
 		if n > 0 {
 			return n, nil
@@ -255,7 +260,16 @@ func (c *Conn) receive(p []byte) (int, error) {
 	}
 }
 
-var errDraining = errors.New("shutting down")
+var (
+	errDraining = errors.New("shutting down")
+	errEnded    = errors.New("ended by End")
+)
+
+// End ends the connection with a reply of 421 as soon as it is in no transaction. Any goroutine may call it, and it does not wait.
+func (c *Conn) End(reply string) {
+	c.farewell.Store(&reply)
+	c.nudge()
+}
 
 // nudge wakes a connection that waits for its client. Any goroutine may call it.
 func (c *Conn) nudge() { c.raw.SetReadDeadline(time.Unix(1, 0)) }

@@ -1,114 +1,113 @@
 package smtpsession
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"time"
 
-	"github.com/emersion/go-sasl"
+	gosasl "github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/sasl"
 )
 
-// loginTimeout bounds a login; the waits that a guesser meets lie within it.
+// loginTimeout bounds a step of a login; the waits that a guesser meets lie within it.
 const loginTimeout = 60 * time.Second
+
+// saslConn is what a login has to know of the connection.
+func (s *session) saslConn() *sasl.Conn {
+	return &sasl.Conn{Service: authn.ServiceSMTP, Remote: s.remote(), TLS: s.c.TLS()}
+}
 
 func (s *session) AuthMechanisms() []string {
 	if !s.s.o.Submission {
 		return nil
 	}
-	return []string{"PLAIN", "LOGIN"}
+	return s.s.sasl.Names(s.saslConn())
 }
 
-// Auth begins a SASL exchange. The guard lets it come to this inside TLS only.
-func (s *session) Auth(mech string) (sasl.Server, error) {
-	switch mech {
-	case "PLAIN":
-		return &plain{login: s.login}, nil
-	case "LOGIN":
-		return &login{login: s.login}, nil
+// Auth begins a SASL exchange (RFC 4954). The guard lets it come to this inside TLS only.
+func (s *session) Auth(mech string) (gosasl.Server, error) {
+	m, x, err := s.s.sasl.Begin(mech, s.saslConn())
+	if err != nil {
+		return nil, smtp.ErrAuthUnknownMechanism
 	}
-	return nil, smtp.ErrAuthUnknownMechanism
+	return &exchange{s: s, x: x, asked: m.ServerFirst}, nil
 }
 
-func (s *session) login(user, password string) error {
-	ctx, cancel := context.WithTimeout(s.ctx, loginTimeout)
+// exchange is a login under way, as the library steps it.
+type exchange struct {
+	s     *session
+	x     sasl.Exchange
+	asked bool         // the client has been asked for its first message, or is not to be
+	grant *authn.Grant // the login has succeeded; the client has yet to take the data that goes with it
+	steps int
+}
+
+// Next gives the library the next challenge, or the end. Additional data of a success are a challenge here, which the
+// client answers with nothing (RFC 4954 §4).
+func (e *exchange) Next(response []byte) (challenge []byte, done bool, err error) {
+	if e.grant != nil {
+		if len(response) > 0 {
+			return nil, false, e.s.loginFailed(sasl.ErrMalformed)
+		}
+		return nil, true, e.s.login(e.grant)
+	}
+	if response == nil && !e.asked {
+		e.asked = true
+		return nil, false, nil
+	}
+	if response == nil && e.steps > 0 {
+		response = []byte{}
+	}
+	if e.steps++; e.steps > sasl.MaxSteps || len(response) > sasl.MaxResponse {
+		return nil, false, e.s.loginFailed(sasl.ErrMalformed)
+	}
+	ctx, cancel := context.WithTimeout(e.s.ctx, loginTimeout)
 	defer cancel()
-	account, err := s.s.o.Auth.Login(ctx, user, password, s.remote())
-	result, answer := "ok", error(nil)
+	step, err := e.x.Next(ctx, response)
 	switch {
-	case err == nil:
-		s.account = account
-		s.event(slog.LevelInfo, "login", "", mailaddr.Address{})
+	case err != nil:
+		return nil, false, e.s.loginFailed(err)
+	case step.Grant != nil && step.Challenge == nil:
+		err := e.s.login(step.Grant)
+		return nil, err == nil, err
+	}
+	e.grant = step.Grant
+	return step.Challenge, false, nil
+}
+
+// login takes a login up.
+func (s *session) login(g *authn.Grant) error {
+	s.account = g.Account
+	s.unwatch = s.s.sasl.Watch(g, s.revoke)
+	s.event(slog.LevelInfo, "login", "", mailaddr.Address{})
+	s.s.m.logins.WithLabelValues(s.s.o.Listener, "ok").Inc()
+	return nil
+}
+
+// loginFailed is the answer to a login that failed, which it logs and counts.
+func (s *session) loginFailed(err error) error {
+	result, answer := "unavailable", reply(454, 4, 7, 0, "Login is not possible now, try again later")
+	switch {
+	case errors.Is(err, sasl.ErrMalformed):
+		result, answer = "malformed", reply(501, 5, 5, 2, "The response is malformed")
+	case errors.Is(err, sasl.ErrAuthorization):
+		result, answer = "bad", reply(535, 5, 7, 8, "You may not act for somebody else")
 	case errors.Is(err, authn.ErrBadCredentials):
 		result, answer = "bad", reply(535, 5, 7, 8, "Wrong user name or password")
 	case errors.Is(err, authn.ErrSuspended):
 		result, answer = "suspended", reply(525, 5, 7, 13, "This account is disabled")
-	default:
-		result, answer = "unavailable", reply(454, 4, 7, 0, "Login is not possible now, try again later")
 	}
-	if err != nil {
-		s.event(slog.LevelInfo, "login_failed", "", mailaddr.Address{}, slog.String("login", clip(user)), slog.Any("error", err))
-	}
+	s.event(slog.LevelInfo, "login_failed", "", mailaddr.Address{}, slog.Any("error", err))
 	s.s.m.logins.WithLabelValues(s.s.o.Listener, result).Inc()
 	return answer
 }
 
-func clip(s string) string {
-	if len(s) > 200 {
-		s = s[:200]
-	}
-	return s
-}
-
-var errSASL = reply(501, 5, 5, 2, "The response is malformed")
-
-// plain is RFC 4616's server side: message = [authzid] NUL authcid NUL passwd. Nobody may act for another.
-type plain struct {
-	login func(user, password string) error
-	asked bool
-}
-
-func (p *plain) Next(response []byte) (challenge []byte, done bool, err error) {
-	if response == nil && !p.asked {
-		p.asked = true
-		return nil, false, nil
-	}
-	parts := bytes.Split(response, []byte{0})
-	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
-		return nil, false, errSASL
-	}
-	if len(parts[0]) > 0 && !bytes.Equal(parts[0], parts[1]) {
-		return nil, false, reply(535, 5, 7, 8, "You may not act for somebody else")
-	}
-	err = p.login(string(parts[1]), string(parts[2]))
-	return nil, err == nil, err
-}
-
-// login is the server side of LOGIN (draft-murchison-sasl-login): user name and password, each asked for. Some
-// clients send the user name as initial response.
-type login struct {
-	login func(user, password string) error
-	user  string
-	step  int
-}
-
-func (l *login) Next(response []byte) (challenge []byte, done bool, err error) {
-	if l.step == 0 && response == nil {
-		l.step = 1
-		return []byte("Username:"), false, nil
-	}
-	if l.step < 2 {
-		l.step, l.user = 2, string(response)
-		if l.user == "" {
-			return nil, false, errSASL
-		}
-		return []byte("Password:"), false, nil
-	}
-	err = l.login(l.user, string(response))
-	return nil, err == nil, err
+// revoke ends the session when its transaction is over, at once if there is none. It may be called from any goroutine.
+func (s *session) revoke(string) {
+	s.c.End("421 4.7.0 The account or its password has changed, log in again")
 }

@@ -31,6 +31,7 @@ type session struct {
 	cancel context.CancelFunc
 
 	account *dirclient.Account // who has logged in
+	unwatch func()             // ends the watch on the login
 	tx      *transaction
 }
 
@@ -74,6 +75,9 @@ func (s *session) Reset() {
 
 func (s *session) Logout() error {
 	s.Reset()
+	if s.unwatch != nil {
+		s.unwatch()
+	}
 	s.cancel()
 	return nil
 }

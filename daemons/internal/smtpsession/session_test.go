@@ -201,7 +201,25 @@ func (router) Route(_ context.Context, a mailaddr.Address) (route.Decision, erro
 
 type logins struct{}
 
-func (logins) Login(_ context.Context, user, password, remote string) (*dirclient.Account, error) {
+func (l logins) Password(_ context.Context, from authn.From, user, password string) (*authn.Grant, error) {
+	account, err := l.login(user, password, from.Remote)
+	if err != nil {
+		return nil, err
+	}
+	return &authn.Grant{From: from, Account: account}, nil
+}
+
+// Bearer takes the token "token-of-alice".
+func (l logins) Bearer(ctx context.Context, from authn.From, user, token string) (*authn.Grant, error) {
+	if token != "token-of-alice" || user != "" && user != "alice@d.test" {
+		return nil, authn.ErrBadCredentials
+	}
+	return l.Password(ctx, from, "alice@d.test", "secret")
+}
+
+func (logins) Watch(*authn.Grant, func(string)) func() { return func() {} }
+
+func (logins) login(user, password, remote string) (*dirclient.Account, error) {
 	switch {
 	case remote != "127.0.0.1":
 		return nil, fmt.Errorf("remote is %q", remote)

@@ -57,10 +57,10 @@ import (
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/deliver"
-	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailaddr"
 	"shoal/daemons/internal/queue"
 	"shoal/daemons/internal/route"
+	"shoal/daemons/internal/sasl"
 	"shoal/daemons/internal/smtpguard"
 )
 
@@ -77,11 +77,6 @@ type Transport interface {
 // Queue keeps messages until they are delivered (*queue.Queue does). Without an error the message is on stable storage.
 type Queue interface {
 	Enqueue(ctx context.Context, content io.Reader, due time.Time, envelopes ...queue.Envelope) ([]string, error)
-}
-
-// Authenticator checks passwords (*authn.Authenticator does).
-type Authenticator interface {
-	Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error)
 }
 
 // Limits are the attributes of the blocks smtp and submission in a switch's configuration, with their defaults.
@@ -131,8 +126,8 @@ type Options struct {
 
 	Router    Router
 	Transport Transport
-	Queue     Queue // nil: nothing is queued
-	Auth      Authenticator
+	Queue     Queue              // nil: nothing is queued
+	Auth      sasl.Authenticator // *authn.Authenticator
 	Traces    *Traces
 	TLS       *tls.Config
 	Limits    Limits
@@ -151,6 +146,7 @@ type Server struct {
 	o     Options
 	m     *Metrics
 	guard *smtpguard.Guard
+	sasl  *sasl.Server // for Submission
 	kept  atomic.Int64 // octets of messages that are kept until their reply
 
 	ctx    context.Context // ends with Close
@@ -180,7 +176,7 @@ func New(o Options) (*Server, error) {
 	if o.Clock == nil {
 		o.Clock = clock.System()
 	}
-	s := &Server{o: o, m: o.Metrics}
+	s := &Server{o: o, m: o.Metrics, sasl: sasl.New(o.Auth)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
 	s.guard, err = smtpguard.New(smtpguard.Options{
