@@ -13,7 +13,9 @@
 //	                     refreshed: the log is not in the order of the CSNs then
 //	        "cookie"     of a replica: how far it has come, as its provider calls it; absent before
 //	                     its first refresh was completed
-//	        "indexes"    the indexes that are built, one a line: attribute, space, kinds
+//	        "indexes"    the indexes that are complete, one a line: attribute, or attribute:sub
+//	        "droppedindexes" what is being removed, in the same form; attribute:sub stands for its kind 's'
+//	                     only; see build.go
 //	attr    id (2)    -> attribute description ("cn;lang-de"): what the ids in records mean
 //	entry   id (8)    -> record, see record.go
 //	tree    parent id (8), normal form of the RDN -> id (8)

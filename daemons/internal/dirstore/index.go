@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -40,6 +39,9 @@ type index struct {
 	sub bool
 	id  uint16 // of the type's plain description, in keys
 }
+
+// indexSet are indexes by their attribute type. A set is not changed once it is in use.
+type indexSet map[*dirschema.AttributeType]*index
 
 func (x *index) String() string {
 	if x.sub {
@@ -113,10 +115,15 @@ func (s *Store) keysOf(attrs []Attribute) map[string]struct{} {
 
 // eachKey calls fn for the index keys of an entry; some come more than once. A key is valid during the call.
 func (s *Store) eachKey(attrs []Attribute, fn func(key []byte)) {
+	s.keysFor(*s.kept.Load(), attrs, fn)
+}
+
+// keysFor is eachKey for some indexes only.
+func (s *Store) keysFor(indexes indexSet, attrs []Attribute, fn func(key []byte)) {
 	var buf, key []byte
 	for i := range attrs {
 		a := &attrs[i]
-		x := s.indexes[a.Desc.Type]
+		x := indexes[a.Desc.Type]
 		if x == nil {
 			continue
 		}
@@ -262,151 +269,11 @@ func (r *Reader) scanRange(attr uint16, from, to []byte, prefix bool) (set idset
 	return set, true
 }
 
-// buildIndexes makes the indexes on disk those that are wanted.
-func (s *Store) buildIndexes(wanted []*index) error {
-	var have []string
-	err := s.bolt().Update(func(tx *bbolt.Tx) error {
-		have = strings.Fields(string(tx.Bucket(bucketMeta).Get(keyIndexes)))
-		for _, x := range wanted {
-			id, err := s.attrs.id(dirschema.Description{Type: x.typ})
-			if err != nil {
-				return err
-			}
-			x.id = id
-		}
-		return s.saveAttributes(tx)
-	})
-	if err != nil {
-		return err
-	}
-	s.attrs.saved = len(s.attrs.table.Load().list)
-	s.indexes = map[*dirschema.AttributeType]*index{}
-	var names []string
-	missing := map[*dirschema.AttributeType]*index{}
-	for _, x := range wanted {
-		s.indexes[x.typ] = x
-		names = append(names, x.String())
-		if !slices.Contains(have, x.String()) {
-			missing[x.typ] = x
-		}
-	}
-	drop := map[uint16]bool{}
-	for _, x := range missing {
-		drop[x.id] = true
-	}
-	for _, name := range have {
-		plain, _, _ := strings.Cut(name, ":")
-		if slices.Contains(names, name) {
-			continue
-		}
-		if id, ok := s.attrs.table.Load().byName[plain]; ok {
-			drop[id] = true
-		}
-	}
-	if len(drop) == 0 {
-		return nil
-	}
-	// The list names only what is complete: a crash on the way builds anew.
-	keep := slices.DeleteFunc(slices.Clone(have), func(n string) bool {
-		plain, _, _ := strings.Cut(n, ":")
-		id, ok := s.attrs.table.Load().byName[plain]
-		return !ok || drop[id]
-	})
-	if err := s.putMeta(keyIndexes, strings.Join(keep, "\n")); err != nil {
-		return err
-	}
-	for id := range drop {
-		if err := s.dropIndex(id); err != nil {
-			return err
-		}
-	}
-	if err := s.fillIndexes(missing); err != nil {
-		return err
-	}
-	return s.putMeta(keyIndexes, strings.Join(names, "\n"))
-}
-
-func (s *Store) putMeta(key []byte, value string) error {
-	return s.bolt().Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(key, []byte(value)) })
-}
-
-// batch is how many keys or entries one transaction of an index build touches.
-const batch = 5000
-
-func (s *Store) dropIndex(id uint16) error {
-	prefix := binary.BigEndian.AppendUint16(nil, id)
-	for more := true; more; {
-		err := s.bolt().Update(func(tx *bbolt.Tx) error {
-			b := tx.Bucket(bucketIndex)
-			c := b.Cursor()
-			var keys [][]byte
-			for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix) && len(keys) < batch; k, _ = c.Next() {
-				keys = append(keys, bytes.Clone(k))
-			}
-			for _, k := range keys {
-				if err := b.Delete(k); err != nil {
-					return err
-				}
-			}
-			more = len(keys) == batch
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) fillIndexes(missing map[*dirschema.AttributeType]*index) error {
-	total := s.entries.Load()
-	if len(missing) == 0 || total == 0 {
-		return nil
-	}
-	started, done, next := time.Now(), 0, uint64(1)
-	all := s.indexes
-	s.indexes = missing // keysOf then gives the keys of these only
-	defer func() { s.indexes = all }()
-	for more := true; more; {
-		err := s.bolt().Update(func(tx *bbolt.Tx) error {
-			more = false
-			b, n := tx.Bucket(bucketIndex), 0
-			c := tx.Bucket(bucketEntry).Cursor()
-			for k, v := c.Seek(idKey(nil, next)); k != nil; k, v = c.Next() {
-				if n++; n > batch {
-					more = true
-					break
-				}
-				rec, err := parseRecord(v)
-				if err != nil {
-					return err
-				}
-				attrs, err := decodeAttributes(s.attrs.table.Load(), &rec)
-				if err != nil {
-					return err
-				}
-				id := binary.BigEndian.Uint64(k)
-				if err := updateIndex(b, id, nil, s.keysOf(attrs)); err != nil {
-					return err
-				}
-				next = id + 1
-				done++
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	s.opt.Log.Info("directory indexes built", "indexes", len(missing), "entries", done, "took", time.Since(started).Round(time.Millisecond).String())
-	return nil
-}
-
 // equalitySet reads the candidates of an equality term. all is true if the index does not know.
 func (r *Reader) equalitySet(t *term, limit int) (set idset, all, complete bool) {
 	complete = true
 	for _, typ := range t.ref.resolve(r.table).types {
-		x := r.store.indexes[typ]
+		x := r.indexes[typ]
 		if x == nil || x.typ.Equality != t.rule {
 			return nil, true, true
 		}
@@ -424,7 +291,7 @@ func (r *Reader) equalitySet(t *term, limit int) (set idset, all, complete bool)
 func (r *Reader) presenceSet(t *term, limit int) (set idset, all, complete bool) {
 	complete = true
 	for _, typ := range t.ref.resolve(r.table).types {
-		x := r.store.indexes[typ]
+		x := r.indexes[typ]
 		if x == nil {
 			return nil, true, true
 		}
@@ -437,7 +304,7 @@ func (r *Reader) presenceSet(t *term, limit int) (set idset, all, complete bool)
 // orderingSet uses that normal forms compare as values do.
 func (r *Reader) orderingSet(t *term) (set idset, all, complete bool) {
 	for _, typ := range t.ref.resolve(r.table).types {
-		x := r.store.indexes[typ]
+		x := r.indexes[typ]
 		if x == nil {
 			return nil, true, true
 		}
@@ -461,7 +328,7 @@ func (r *Reader) orderingSet(t *term) (set idset, all, complete bool) {
 func (r *Reader) substringSet(f *Filter, t *term, limit int) (set idset, all, complete bool) {
 	complete = true
 	for _, typ := range t.ref.resolve(r.table).types {
-		x := r.store.indexes[typ]
+		x := r.indexes[typ]
 		if x == nil {
 			return nil, true, true
 		}

@@ -144,6 +144,7 @@ func (l *Load) Abort() error {
 	}
 	errs = append(errs, l.index.close(), l.tree.close())
 	if l.inner != nil {
+		l.inner.stopBuild()
 		l.inner.stopWriter()
 		l.db = l.inner.bolt()
 	}
@@ -335,13 +336,7 @@ func (l *Load) Build() (_ *Store, refused []Refused, err error) {
 // putMeta writes what is not of one entry: the contextCSN comes with Replace.
 func (l *Load) putMeta() error {
 	s := l.s
-	var indexes []byte
-	if err := s.bolt().View(func(tx *bbolt.Tx) error {
-		indexes = bytes.Clone(tx.Bucket(bucketMeta).Get(keyIndexes))
-		return nil
-	}); err != nil {
-		return err
-	}
+	indexes := []byte(listOf(*s.kept.Load()))
 	for id, a := range s.attrs.table.Load().list {
 		if err := l.put(bucketAttr, binary.BigEndian.AppendUint16(nil, uint16(id)), []byte(a.name)); err != nil {
 			return err

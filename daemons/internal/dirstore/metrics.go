@@ -18,7 +18,7 @@ type metrics struct {
 
 func (m *metrics) init(s *Store) {
 	m.writes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shoal_vault_writes_total",
-		Help: "Changes of the directory by operation (add, modify, delete, rename; of a shadow replicate, remove, context, load) and result (ok, refused, failed)."},
+		Help: "Changes of the directory by operation (add, modify, delete, rename; of a shadow replicate, remove, context, load; index: a step of the build of indexes) and result (ok, refused, failed)."},
 		[]string{"operation", "result"})
 	m.group = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "shoal_vault_commit_writes",
 		Help: "Writes that shared one commit of the database.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}})
@@ -28,8 +28,11 @@ func (m *metrics) init(s *Store) {
 		Help: "Entries of the directory."}, func() float64 { return float64(s.Entries()) })
 	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shoal_vault_database_bytes",
 		Help: "Size of the database file."}, func() float64 { return float64(s.Size()) })
+	building := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shoal_vault_index_build_entries",
+		Help: "Entries that are still to be entered into indexes that are being built; 0 while none is."},
+		func() float64 { b := s.Building(); return float64(b.Total - b.Done) })
 	if s.opt.Metrics != nil {
-		s.opt.Metrics.MustRegister(m.writes, m.group, m.seconds, entries, size)
+		s.opt.Metrics.MustRegister(m.writes, m.group, m.seconds, entries, size, building)
 	}
 }
 
@@ -50,6 +53,8 @@ func (m *metrics) wrote(w *Write) {
 		op = "remove"
 	case *replacement:
 		op = "load"
+	case *buildStep, *indexList:
+		op = "index"
 	}
 	result := "ok"
 	var e *ldapwire.Error

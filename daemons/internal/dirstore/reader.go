@@ -51,6 +51,7 @@ type Reader struct {
 	store   *Store
 	tx      *bbolt.Tx
 	table   *attrTable
+	indexes indexSet   // that this transaction may use
 	nodes   *nodeCache // nil: this transaction is too old for it
 	entry   *bbolt.Cursor
 	tree    *bbolt.Cursor
@@ -64,13 +65,14 @@ type Reader struct {
 // Read begins a read transaction.
 func (s *Store) Read() (*Reader, error) {
 	s.swap.RLock()
-	base := s.base
+	base, indexes := s.base, *s.usable.Load() // loaded before Begin: an index in it is complete in the transaction
 	tx, err := base.bolt.Begin(false)
 	s.swap.RUnlock()
 	if err != nil {
 		return nil, fmt.Errorf("read transaction: %w", err)
 	}
 	r := s.readers.Get().(*Reader)
+	r.indexes = indexes
 	r.open(tx, base.nodes.Load()) // loaded after Begin: a cache may be too new for a transaction, never too old
 	return r, nil
 }
@@ -87,7 +89,7 @@ func (r *Reader) open(tx *bbolt.Tx, nodes *nodeCache) {
 // Close ends the transaction. Everything got from the Reader is invalid afterwards.
 func (r *Reader) Close() {
 	_ = r.tx.Rollback() // a read transaction has nothing to lose
-	r.tx, r.entry, r.tree, r.index, r.nodes = nil, nil, nil, nil, nil
+	r.tx, r.entry, r.tree, r.index, r.nodes, r.indexes = nil, nil, nil, nil, nil, nil
 	r.store.readers.Put(r)
 }
 

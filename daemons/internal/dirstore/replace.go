@@ -37,6 +37,7 @@ func (l *Load) Replace(c *Context) error {
 	if err := l.inner.Do("", c); err != nil {
 		return fail(err)
 	}
+	l.inner.stopBuild()
 	l.inner.stopWriter()
 	if err := l.s.fault("sync"); err != nil {
 		return fail(err)
@@ -108,6 +109,7 @@ func (l *Load) exchange() error {
 	s.swap.Lock()
 	old := s.base
 	s.base = n.base
+	s.usable.Store(s.kept.Load()) // a load makes all that are wanted
 	s.swap.Unlock()
 	s.cookie.Store(n.cookie.Load())
 	s.entries.Store(n.entries.Load())

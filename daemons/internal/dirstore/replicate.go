@@ -341,7 +341,7 @@ func (s *Store) Cookie() string { return *s.cookie.Load() }
 
 // ByUUID finds the id of an entry by its entryUUID; 0 if there is none.
 func (r *Reader) ByUUID(id [16]byte) uint64 {
-	x := r.store.indexes[r.store.entryUUID]
+	x := r.indexes[r.store.entryUUID]
 	set, _ := r.postings(indexKey(nil, x.id, kindEquality, id[:]), 1)
 	if n, ok := set.from(0); ok {
 		return n

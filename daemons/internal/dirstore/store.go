@@ -46,6 +46,7 @@ var (
 	keyLogFloor   = []byte("logfloor")
 	keyIndexes    = []byte("indexes")
 	keyCookie     = []byte("cookie")
+	keyDropped    = []byte("droppedindexes")
 )
 
 // Options of a store. Path, Suffix, Schema, Clock and Log are required.
@@ -85,7 +86,9 @@ type Store struct {
 
 	suffix       []byte // normal form
 	suffixText   string
-	indexes      map[*dirschema.AttributeType]*index
+	kept, usable atomic.Pointer[indexSet] // see build.go
+	building     atomic.Pointer[IndexBuild]
+	builder      atomic.Pointer[builder]
 	context      atomic.Pointer[[]csn]
 	cookie       atomic.Pointer[string]
 	entries      atomic.Int64
@@ -115,7 +118,7 @@ const SubschemaDN = "cn=subschema"
 // ErrClosed is returned for operations on a closed store.
 var ErrClosed = errors.New("directory store is closed")
 
-// Open opens the database, makes an empty one if there is none, and builds indexes that are new. A
+// Open opens the database, makes an empty one if there is none, and begins to build indexes that are new. A
 // store without its suffix entry is empty: the first entry added must be that one.
 func Open(opt Options) (*Store, error) {
 	if opt.GroupCommit == 0 {
@@ -174,6 +177,7 @@ func Open(opt Options) (*Store, error) {
 	}
 	s.metrics.init(s)
 	go s.writer()
+	s.startBuild()
 	return s, nil
 }
 
@@ -221,33 +225,56 @@ func (s *Store) load(file string, wanted []*index) error {
 		return fmt.Errorf("directory database %s: %w", file, err)
 	}
 	err = s.bolt().View(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
 		if err := tx.Bucket(bucketAttr).ForEach(func(k, v []byte) error {
 			return s.attrs.load(int(binary.BigEndian.Uint16(k)), string(v))
 		}); err != nil {
 			return err
 		}
-		context := splitCSNs(string(meta.Get(keyContextCSN)))
-		s.context.Store(&context)
-		for _, c := range context {
-			s.clock.seen(c)
-		}
-		s.logFloor = string(meta.Get(keyLogFloor))
-		cookie := string(meta.Get(keyCookie))
-		s.cookie.Store(&cookie)
-		s.entries.Store(int64(binary.BigEndian.Uint64(meta.Get(keyEntries))))
-		if k, _ := tx.Bucket(bucketLog).Cursor().Last(); k != nil {
-			s.logSequence.Store(binary.BigEndian.Uint64(k))
-		}
+		s.remember(tx)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("directory database %s: %w", file, err)
 	}
-	if err := s.buildIndexes(wanted); err != nil {
+	if err := s.openIndexes(wanted); err != nil {
 		return fmt.Errorf("directory database %s: indexes: %w", file, err)
 	}
 	return nil
+}
+
+// remember takes from a transaction what the writer keeps in memory.
+func (s *Store) remember(tx *bbolt.Tx) {
+	meta := tx.Bucket(bucketMeta)
+	context := splitCSNs(string(meta.Get(keyContextCSN)))
+	s.context.Store(&context)
+	for _, c := range context {
+		s.clock.seen(c)
+	}
+	s.logFloor = string(meta.Get(keyLogFloor))
+	cookie := string(meta.Get(keyCookie))
+	s.cookie.Store(&cookie)
+	if v := meta.Get(keyEntries); len(v) == 8 {
+		s.entries.Store(int64(binary.BigEndian.Uint64(v)))
+	}
+	if k, _ := tx.Bucket(bucketLog).Cursor().Last(); len(k) == 8 {
+		s.logSequence.Store(binary.BigEndian.Uint64(k))
+	}
+}
+
+// relearn is called after a transaction whose end is not known: its commit failed, but the database may have
+// its last page all the same. What is kept in memory must be what the next transaction finds.
+func (s *Store) relearn() {
+	err := s.base.bolt.View(func(tx *bbolt.Tx) error {
+		s.attrs.saved = 0
+		if k, _ := tx.Bucket(bucketAttr).Cursor().Last(); len(k) == 2 {
+			s.attrs.saved = int(binary.BigEndian.Uint16(k)) + 1
+		}
+		s.remember(tx)
+		return nil
+	})
+	if err != nil {
+		s.opt.Log.Error("directory: the database cannot be read after a failed write", "error", err)
+	}
 }
 
 func (s *Store) create(tx *bbolt.Tx) error {
@@ -287,6 +314,7 @@ func checkFormat(marker string) error {
 // Close waits for the writes that were accepted, then closes the database. Readers must be closed
 // before.
 func (s *Store) Close() error {
+	s.stopBuild()
 	s.stopWriter()
 	s.retired.Wait()
 	return s.bolt().Close()

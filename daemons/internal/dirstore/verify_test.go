@@ -17,6 +17,7 @@ import (
 // verify checks after every test that tree, entries, indexes and counters tell the same.
 func verify(t testing.TB, s *Store) {
 	t.Helper()
+	s.built()
 	err := s.bolt().View(func(tx *bbolt.Tx) error {
 		want := map[string]*chunk{}
 		names, n := map[uint64]string{}, int64(0)

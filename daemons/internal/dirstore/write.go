@@ -14,7 +14,7 @@ import (
 )
 
 // Operation is a change of one entry (*Add, *Modify, *Delete, *Rename; of a replica *Replicate, *Remove),
-// *Context, or the end of a Load.
+// *Context, a part of the work on indexes, or the end of a Load.
 type Operation interface {
 	// apply checks the operation, then makes it. An *ldapwire.Error refuses it, with nothing changed;
 	// any other error fails the transaction.
@@ -97,14 +97,17 @@ func (s *Store) writer() {
 	}
 }
 
-// commitGroup makes one transaction of the group. If that fails for another reason than a refusal,
+// errCommit is in the error of a transaction whose changes may have been made or not.
+var errCommit = errors.New("commit failed")
+
+// commitGroup makes one transaction of the group. If that fails for another reason than a refusal, before its commit,
 // each write gets a transaction of its own, so that one damaged entry does not stop its neighbours.
 func (s *Store) commitGroup(group []*Write) {
 	if len(group) == 0 {
 		return
 	}
 	err := s.commit(group)
-	if err != nil && len(group) > 1 {
+	if err != nil && len(group) > 1 && !errors.Is(err, errCommit) {
 		s.opt.Log.Warn("directory: a group of writes failed, trying them one by one", "writes", len(group), "error", err)
 		for _, w := range group {
 			s.commitGroup([]*Write{w})
@@ -164,7 +167,7 @@ func (s *Store) commit(group []*Write) (err error) {
 			_ = tx.Rollback() // after a failed Commit there is nothing to roll back
 		}
 	}()
-	r := &Reader{store: s}
+	r := &Reader{store: s, indexes: *s.usable.Load()}
 	r.open(tx, nil)
 	w := &writing{Reader: r, store: s, meta: tx.Bucket(bucketMeta), entryB: tx.Bucket(bucketEntry),
 		treeB: tx.Bucket(bucketTree), indexB: tx.Bucket(bucketIndex), logB: tx.Bucket(bucketLog),
@@ -207,13 +210,20 @@ func (s *Store) commit(group []*Write) (err error) {
 	}
 	saved := len(s.attrs.table.Load().list)
 	if err = tx.Commit(); err != nil {
-		return err
+		s.relearn()
+		s.base.nodes.Store(newNodeCache(uint64(tx.ID())))
+		return fmt.Errorf("%w: %w", errCommit, err)
 	}
 	s.attrs.saved, s.clock, s.logFloor = saved, w.clock, w.floor
 	s.cookie.Store(&w.cookie)
 	s.entries.Store(w.entries)
 	s.logSequence.Store(w.sequence)
 	s.context.Store(&w.context)
+	for _, x := range group {
+		if op, ok := x.Op.(interface{ committed(*Store) }); ok && x.err == nil {
+			op.committed(s)
+		}
+	}
 	s.metrics.committed(len(group), s.opt.Clock.Boot()-started)
 	s.announce()
 	return nil

@@ -60,8 +60,8 @@ type Database struct {
 	// Path is the folder of the database; it is made when it is missing.
 	Path string `hcl:"path" conf:"path" example:"/var/lib/shoal/vault"`
 	// Indexes are added to the built-in ones: "attribute" for equality and presence, "attribute:sub"
-	// for substrings as well.
-	Indexes []string `hcl:"indexes,optional"`
+	// for substrings as well. They are built while the vault serves, and used once they are complete.
+	Indexes []string `hcl:"indexes,optional" conf:"live"`
 	// ChangeLog is how long changes stay in the log from which shadows catch up.
 	ChangeLog time.Duration `hcl:"change_log,optional" default:"168h" min:"1m" max:"8760h"`
 	// GroupCommit is how many waiting writes share one commit at most.

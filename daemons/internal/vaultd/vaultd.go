@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +57,7 @@ type vault struct {
 	store     *dirstore.Store
 	server    *ldapsession.Server
 	passwords *ldapsession.Passwords
+	indexes   []string         // of the configuration in force
 	replica   *replica.Replica // nil for a master
 	listeners []listening
 	undo      []func() error // what Close does, last first
@@ -129,6 +131,7 @@ func (v *vault) openStore(c *Config) error {
 	if err != nil {
 		return err
 	}
+	v.indexes = c.Database.Indexes
 	v.undo = append(v.undo, v.store.Close)
 	return nil
 }
@@ -207,7 +210,7 @@ func (v *vault) Close() error {
 	return errors.Join(errs...)
 }
 
-// Reload takes up limits, the root password and the certificate.
+// Reload takes up limits, indexes, the root password and the certificate.
 func (v *vault) Reload(_ context.Context, c kit.Config) error {
 	n := c.(*Config)
 	password, err := conf.ReadSecret(n.Root.PasswordFile)
@@ -218,6 +221,12 @@ func (v *vault) Reload(_ context.Context, c kit.Config) error {
 		if err := v.tls.Reload(); err != nil {
 			return err
 		}
+	}
+	if !slices.Equal(n.Database.Indexes, v.indexes) {
+		if err := v.store.SetIndexes(n.Database.Indexes); err != nil {
+			return err
+		}
+		v.indexes = n.Database.Indexes
 	}
 	v.server.SetLimits(n.Limits.session())
 	v.server.SetRootPassword(string(password))
@@ -255,6 +264,9 @@ func (v *vault) Status(context.Context) map[string]any {
 		"database_bytes": v.store.Size(),
 		"connections":    v.server.Connections(),
 		"passwords":      fmt.Sprintf("%d waiting", v.passwords.Waiting()),
+	}
+	if b := v.store.Building(); len(b.Indexes) > 0 {
+		status["indexes_building"] = fmt.Sprintf("%s: %d of %d entries", strings.Join(b.Indexes, " "), b.Done, b.Total)
 	}
 	if v.replica != nil {
 		v.shadowStatus(status)
