@@ -145,8 +145,13 @@ test-packages: ## Packages and images: built, looked at, started in containers (
 
 .PHONY: test-images
 test-images: ## Boot an image of each role in QEMU: time to ready, memory, first boot, data disk (root; about ten minutes)
-	@scripts/install-deps images
-	go test -count=1 -v -timeout 40m ./tests/images/boot
+	@scripts/install-deps boot
+	go test -count=1 -v -timeout 60m ./tests/images/boot
+
+.PHONY: test-appliance
+test-appliance: build ## The whole service on virtual machines of libvirt, by one terraform apply (root; half an hour under emulation)
+	@scripts/install-deps libvirt
+	nice -n 10 go test -count=1 -v -timeout 4h ./tests/appliance-libvirt
 
 .PHONY: packer
 packer: ## Look at Packer's templates (packer validate)

@@ -3,7 +3,7 @@ role "storage" {
   packages = ["nfs-kernel-server", "xfsprogs", "shoalctl", "shoal-agent"]
   enable   = ["shoal-agent.service", "nfs-server.service", "srv-shoal.mount", "var-lib-nfs-nfsdcld.mount"]
   mask     = ["rpcbind.service", "rpcbind.socket", "rpc-statd.service", "rpc-statd-notify.service", "nfs-blkmap.service"]
-  ports    = [9145]
+  ports    = [9145, 9146]
   vm_ports = [2049]
   active   = ["shoal-agent.service"]
   limit_mb = 170

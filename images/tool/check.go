@@ -8,7 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"shoal/images/internal/accept"
 	"shoal/images/internal/build"
@@ -31,21 +35,32 @@ func cmdCheck(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	bad := 0
-	for _, r := range some {
-		wrong, err := check(ctx, b, base, r)
-		if err != nil {
-			return fmt.Errorf("role %s: %w", r.Name, err)
-		}
-		for _, w := range wrong {
-			say("%s: NOT ACCEPTED: %s", r.Name, w)
-		}
-		if bad += len(wrong); len(wrong) == 0 {
-			say("%s: accepted", r.Name)
-		}
+	if _, _, err := b.Tree(ctx, base, base); err != nil { // once, for all that follow
+		return err
 	}
-	if bad > 0 {
-		return fmt.Errorf("%d findings", bad)
+	var bad atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(max(2, runtime.NumCPU()))
+	for _, r := range some {
+		group.Go(func() error {
+			wrong, err := check(ctx, b, base, r)
+			if err != nil {
+				return fmt.Errorf("role %s: %w", r.Name, err)
+			}
+			for _, w := range wrong {
+				say("%s: NOT ACCEPTED: %s", r.Name, w)
+			}
+			if bad.Add(int64(len(wrong))); len(wrong) == 0 {
+				say("%s: accepted", r.Name)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if n := bad.Load(); n > 0 {
+		return fmt.Errorf("%d findings", n)
 	}
 	return nil
 }
@@ -108,7 +123,11 @@ func exampleSeed(ctx context.Context, tree, work string, r *recipe.Role) (string
 		}
 		seed += fmt.Sprintf("    %s: %q\n", key, pem)
 	}
-	return seed, nil
+	key, err := os.ReadFile(filepath.Join(work, "ca", "ca.key"))
+	if err != nil {
+		return "", err
+	}
+	return strings.ReplaceAll(seed, `"@CA_KEY@"`, fmt.Sprintf("%q", key)), nil
 }
 
 // cmdLook runs the checks of a tree that does not run.
@@ -148,7 +167,7 @@ func cmdRecipes(_ context.Context, args []string) error {
 // cmdSeed writes a seed for trying an image: its example settings, credentials made for it, a key for SSH.
 func cmdSeed(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("seed", flag.ExitOnError)
-	key := flags.String("key", "", "`file` of the public key that may log in")
+	login := flags.String("login", "", "`file` of the public key that may log in")
 	var s settings
 	s.flags(flags)
 	if err := flags.Parse(args); err != nil {
@@ -178,7 +197,7 @@ func cmdSeed(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	public, err := os.ReadFile(*key)
+	public, err := os.ReadFile(*login)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,6 @@ func cmdImages(ctx context.Context, args []string) error {
 	s.flags(flags)
 	out := flags.String("out", "dist/images", "put the images into this `folder`")
 	formats := flags.String("formats", "qcow2,raw,ova", "`list` of formats")
-	key := flags.String("key", "var/keys/release", "sign with this key of OpenSSH (ed25519); made if it is missing")
 	accepted := flags.Bool("check", true, "run the acceptance checks on each tree first")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -28,11 +27,6 @@ func cmdImages(ctx context.Context, args []string) error {
 	base, some, err := roles(flags.Args())
 	if err != nil {
 		return err
-	}
-	if s.signers == "" {
-		if s.signers, err = build.Signers(ctx, *key); err != nil {
-			return err
-		}
 	}
 	b, err := s.builder(ctx)
 	if err != nil {
@@ -67,7 +61,7 @@ func cmdImages(ctx context.Context, args []string) error {
 			say("%s: %s, %.1f MB", r.Name, f.File, float64(f.Size)/1e6)
 		}
 	}
-	if err := m.Write(ctx, *out, *key); err != nil {
+	if err := m.Write(ctx, *out, s.key); err != nil {
 		return err
 	}
 	say("%s is signed; verify: ssh-keygen -Y verify -f %s -I release@shoal -n shoal-manifest -s MANIFEST.json.sig < MANIFEST.json",

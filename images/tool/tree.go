@@ -17,13 +17,14 @@ import (
 
 // settings are the flags that all commands about images share.
 type settings struct {
-	cache, debs, signers string
+	cache, debs, signers, key string
 }
 
 func (s *settings) flags(f *flag.FlagSet) {
 	f.StringVar(&s.cache, "cache", "var/images", "keep trees and downloads in this `folder`")
 	f.StringVar(&s.debs, "debs", "", "take the packages from this `folder` (default: build them into the cache)")
-	f.StringVar(&s.signers, "signers", "", "`file` of the public keys that releases are signed with, put into the images")
+	f.StringVar(&s.signers, "signers", "", "`file` of the public keys that releases are signed with, put into the images (default: that of -key)")
+	f.StringVar(&s.key, "key", "var/keys/release", "the `key` of OpenSSH (ed25519) that releases are signed with; made if it is missing")
 }
 
 // builder prepares the building of images.
@@ -45,6 +46,11 @@ func (s *settings) builder(ctx context.Context) (*build.Builder, error) {
 	// A module of its own: `go build ./...` looks for packages in every folder, and a tree has thousands.
 	if err := os.WriteFile(filepath.Join(s.cache, "go.mod"), []byte("module trees\n"), 0o644); err != nil {
 		return nil, err
+	}
+	if s.signers == "" {
+		if s.signers, err = build.Signers(ctx, s.key); err != nil {
+			return nil, err
+		}
 	}
 	var files []string
 	if s.debs == "" {

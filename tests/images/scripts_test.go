@@ -55,3 +55,36 @@ func TestEnrolUnit(t *testing.T) {
 		})
 	}
 }
+
+// A machine tells the directory where it serves, as first boot has written it, and tries again while the directory is away; the
+// authority is made ready likewise. A refusal ends it.
+func TestAnnounceAndAuthority(t *testing.T) {
+	for name, c := range map[string]struct {
+		script, codes, asked string
+		fails                bool
+	}{
+		"announced after a while": {"shoal-common/files/usr/lib/shoal/announce", "4 0", "enrol announce --out /id --address imap=h:143 --address hint=h:7001", false},
+		"announcing is refused":   {"shoal-common/files/usr/lib/shoal/announce", "1", "enrol announce --out /id --address imap=h:143 --address hint=h:7001", true},
+		"authority after a while": {"shoal-agent/files/usr/lib/shoal/authority", "4 0", "--config /c enrol authority --ca /e/ca --out /e --owner 646:640", false},
+		"authority is refused":    {"shoal-agent/files/usr/lib/shoal/authority", "4 1", "--config /c enrol authority --ca /e/ca --out /e --owner 646:640", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := t.TempDir()
+			for name, text := range map[string]string{"codes": strings.ReplaceAll(c.codes, " ", "\n") + "\n", "announce": "# what it serves\nimap=h:143\n\nhint=h:7001\n"} {
+				if err := os.WriteFile(filepath.Join(run, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			bin := program(t, "shoalctl", `echo "$@" >> `+run+`/asked; code=$(head -n1 `+run+`/codes); sed -i 1d `+run+`/codes; exit $code`)
+			out, err := try([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SHOAL_ANNOUNCE=" + run + "/announce", "SHOAL_IDENTITY=/id", "SHOAL_ENROL=/e", "SHOAL_AUTHORITY=/c"},
+				"images/packages/"+c.script)
+			if (err != nil) != c.fails {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			asked, rerr := os.ReadFile(filepath.Join(run, "asked"))
+			if want := strings.Repeat(c.asked+"\n", len(strings.Fields(c.codes))); rerr != nil || string(asked) != want {
+				t.Errorf("asked: %s %v, wanted %s", asked, rerr, want)
+			}
+		})
+	}
+}

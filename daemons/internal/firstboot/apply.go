@@ -18,6 +18,9 @@ import (
 // identity is where the machine's certificate lies: on the data disk, so that it survives a new image.
 const identity = "/var/lib/shoal/identity"
 
+// authority is where the CA lies on a master that gives certificates to other machines.
+const authority = "/var/lib/shoal/enrol/ca"
+
 // owners are the users whose daemons read the machine's key, by role; others' is root.
 var owners = map[string]string{
 	"box": "642:642", "switch": "641:641", "vault": "643:643", "webmail": "644:644", "provision": "645:645", "lb": "646:646", "storage": "0:0",
@@ -227,6 +230,13 @@ func (m *Machine) credentials(s *Seed, enrolled bool, files map[string]file) err
 	if s.Vault.RootPasswordHash != "" {
 		files["/etc/shoal/root.secret"] = file{s.Vault.RootPasswordHash + "\n", 0o640}
 	}
+	if s.Vault.RootPassword != "" {
+		files["/etc/shoal/root.secret"] = file{s.Vault.RootPassword + "\n", 0o640}
+	}
+	if a := s.Vault.Authority; a != nil {
+		files[authority+"/ca.crt"] = file{s.Credentials.CA, 0o644}
+		files[authority+"/ca.key"] = file{a.CAKey, 0o600}
+	}
 	return nil
 }
 
@@ -252,7 +262,13 @@ func (m *Machine) localFolders(s *Seed) error {
 			}
 		}
 	}
-	if s.Vault.RootPasswordHash != "" {
+	if s.Vault.Authority != nil {
+		// The agent's alone: the directory's daemon, which everybody speaks to, cannot read it.
+		if _, err := m.Run("chown", owners["lb"], m.path(authority, "ca.key")); err != nil {
+			return err
+		}
+	}
+	if s.Vault.RootPasswordHash != "" || s.Vault.RootPassword != "" {
 		if _, err := m.Run("chown", "0:643", m.path("/etc/shoal/root.secret")); err != nil {
 			return err
 		}

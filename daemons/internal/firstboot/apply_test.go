@@ -9,8 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"shoal/daemons/internal/agent"
 	"shoal/daemons/internal/boxd"
 	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/shoalctl"
 	"shoal/daemons/internal/switchd"
 	"shoal/daemons/internal/vaultd"
 )
@@ -234,6 +236,52 @@ func TestVault(t *testing.T) {
 	}
 }
 
+// The master can be the authority for enrolment: the CA's key is its agent's alone, and the agent has a configuration; without
+// the key in the seed there is none.
+func TestAuthority(t *testing.T) {
+	seed := func(vault string) map[string]string {
+		return map[string]string{"user-data": "#cloud-config\nhostname: vault1.example.test\nshoal:\n  role: vault\n  vault: {" + vault + "}\n" +
+			`  credentials: {ca: "` + pem + `", cert: "` + pem + `", key: "` + pem + `"}` + "\n"}
+	}
+	m := newMachine(t, "vault")
+	m.seed(seed(`root_password: swordfish, authority: {ca_key: "` + pem + `"}`))
+	if err := m.Apply(); err != nil {
+		t.Fatal(err)
+	}
+	wantParts(t, m.get(t, "/etc/shoal/root.secret"), "swordfish\n")
+	for name, want := range map[string]fs.FileMode{authority + "/ca.key": 0o600, authority + "/ca.crt": 0o644, "/etc/shoal/root.secret": 0o640} {
+		if st, err := os.Stat(m.path(name)); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v %v, wanted mode %v", name, st, err, want)
+		}
+	}
+	if !strings.Contains(strings.Join(m.ran, "\n"), "chown 646:646 "+m.path(authority, "ca.key")) {
+		t.Errorf("the CA's key is not the agent's: %q", m.ran)
+	}
+	m.put(t, "/var/lib/shoal/enrol/directory.secret", "secret\n")
+	if err := os.Chmod(m.path("/var/lib/shoal/enrol/directory.secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var got agent.Config
+	m.load(t, "/etc/shoal/shoal-agent.hcl", &got)
+	if got.Enrolment == nil || got.Enrolment.Advertise[0] != "ldaps://vault1.example.test:636" || got.Server.Name != "enrol" || len(got.Listeners) != 1 {
+		t.Errorf("%+v", got)
+	}
+	var operator shoalctl.Config
+	m.load(t, "/etc/shoal/authority.hcl", &operator)
+	wantParts(t, m.get(t, "/etc/shoal/announce"), "ldaps=vault1.example.test:636\n")
+
+	plain := newMachine(t, "vault")
+	plain.seed(seed("root_password: swordfish"))
+	if err := plain.Apply(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"/etc/shoal/shoal-agent.hcl", "/etc/shoal/authority.hcl", authority + "/ca.key"} {
+		if _, err := os.Stat(plain.path(name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s without an authority: %v", name, err)
+		}
+	}
+}
+
 // What is wrong is said in one sentence that names the key; the configuration of the role stays away, and the operator
 // gets in.
 func TestBadSeeds(t *testing.T) {
@@ -288,6 +336,9 @@ func TestBadSeeds(t *testing.T) {
 		"filter for everybody": {"filter", "#cloud-config\nhostname: f\nshoal: {role: filter}\n", "shoal.peers"},
 		"router id":            {"lb", "#cloud-config\nhostname: l\nshoal: {role: lb, lb: {vrrp: [{interface: eth0, id: 256, priority: 1, addresses: [192.0.2.1/24]}]}}\n", "vrrp[0].id"},
 		"master and shadow":    {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {root_password_hash: \"{ARGON2}x\", shadow_of: [\"ldaps://v:636\"]}}\n", "give one of them"},
+		"two passwords":        {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {root_password: x, root_password_hash: \"{ARGON2}x\"}}\n", "give one of them"},
+		"shadow's authority":   {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {authority: {ca_key: x}, shadow_of: [\"ldaps://v:636\"]}}\n", "give one of them"},
+		"authority without":    {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {root_password: x, authority: {ca_key: x}}}\n", "shoal.vault.authority"},
 		"master without":       {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault}\n", "root_password_hash"},
 	} {
 		t.Run(name, func(t *testing.T) {

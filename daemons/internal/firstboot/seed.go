@@ -91,10 +91,18 @@ type Switch struct {
 	Queue     *Volume  `yaml:"queue"`
 }
 
-// Vault is what a vault needs: a master has the hash of the administrator's password, a shadow its masters.
+// Vault is what a vault needs: a master has the administrator's password or its hash, a shadow its masters.
 type Vault struct {
-	RootPasswordHash string   `yaml:"root_password_hash"`
-	ShadowOf         []string `yaml:"shadow_of"`
+	RootPassword     string     `yaml:"root_password"`
+	RootPasswordHash string     `yaml:"root_password_hash"`
+	ShadowOf         []string   `yaml:"shadow_of"`
+	Authority        *Authority `yaml:"authority"`
+}
+
+// Authority makes the master the authority for enrolment too. Its CA's certificate is credentials.ca; the administrator's
+// password itself is needed to make its entry in the directory.
+type Authority struct {
+	CAKey string `yaml:"ca_key"` // PEM
 }
 
 // LB is what a balancer needs beside its agent: the addresses that it shares with the others.
@@ -278,8 +286,17 @@ func (s *Seed) checkRole() error {
 			return q.check("shoal.switch.queue")
 		}
 	case "vault":
-		shadow := len(s.Vault.ShadowOf) > 0
+		shadow, password := len(s.Vault.ShadowOf) > 0, s.Vault.RootPassword
 		switch hash := s.Vault.RootPasswordHash; {
+		case shadow && (password != "" || s.Vault.Authority != nil):
+			return errors.New("shoal.vault: root_password and authority are the master's, shadow_of a shadow's: give one of them")
+		case password != "" && hash != "":
+			return errors.New("shoal.vault: root_password and root_password_hash are two ways to the same end: give one of them")
+		case strings.ContainsAny(password, "\r\n") || strings.HasPrefix(password, "{"):
+			return errors.New("shoal.vault.root_password: it must be one line that does not begin with {")
+		case s.Vault.Authority != nil && (password == "" || !isPEM(s.Vault.Authority.CAKey) || s.Credentials == nil):
+			return errors.New("shoal.vault.authority: it needs ca_key (PEM), shoal.credentials, and root_password by which its entry is made")
+		case password != "":
 		case shadow && hash != "":
 			return errors.New("shoal.vault: root_password_hash is the master's, shadow_of a shadow's: give one of them")
 		case !shadow && !strings.HasPrefix(hash, "{ARGON2}"):

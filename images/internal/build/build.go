@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -255,10 +256,17 @@ func (b *Builder) provision(ctx context.Context, r *recipe.Role, dir string) (er
 	if err := copyFile(filepath.Join(b.Repository, "images/provision"), filepath.Join(stage, "provision")); err != nil {
 		return err
 	}
-	archives := filepath.Join(b.Cache, "archives")
-	if err := os.MkdirAll(filepath.Join(archives, "partial"), 0o755); err != nil {
+	// apt locks its folder of downloads: each role has one of its own, of links to what was downloaded before.
+	common, archives := filepath.Join(b.Cache, "archives"), filepath.Join(stage, "archives")
+	for _, dir := range []string{common, filepath.Join(archives, "partial")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := linkDebs(common, archives); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, linkDebs(archives, common)) }()
 	// The base keeps the lists of packages for the roles; a role seals itself.
 	what := "set -e; . /run/shoal-image/do"
 	do := "sh /run/shoal-image/provision install\n"
@@ -270,6 +278,17 @@ func (b *Builder) provision(ctx context.Context, r *recipe.Role, dir string) (er
 	}
 	return b.run(ctx, r.Name+"-provision", "images/contain", dir, "--pipe", "--as-pid2", "--resolv-conf=bind-host",
 		"--bind-ro="+stage+":/run/shoal-image", "--bind="+archives+":/var/cache/apt/archives", "/bin/sh", "-c", what)
+}
+
+// linkDebs links the packages of one folder into another, but for those that are there.
+func linkDebs(from, to string) error {
+	found, err := filepath.Glob(filepath.Join(from, "*.deb"))
+	for _, f := range found {
+		if lerr := os.Link(f, filepath.Join(to, filepath.Base(f))); lerr != nil && !errors.Is(lerr, fs.ErrExist) {
+			err = errors.Join(err, lerr)
+		}
+	}
+	return err
 }
 
 // WritePlan writes what images/provision reads.

@@ -11,9 +11,9 @@ package "shoal-agent" {
   program "shoal-agent" {}
 
   man   = ["shoal-agent.8"]
-  units = ["shoal-agent.service"]
+  units = ["shoal-agent.service", "shoal-authority.service"]
 
-  peer_ports = [7443, 9145]
+  peer_ports = [7443, 9145, 9146]
 
   lintian = ["statically-linked-binary [usr/sbin/shoal-agent]", "hardening-no-pie [usr/sbin/shoal-agent]"]
 }

@@ -16,7 +16,8 @@ package "shoal-common" {
   man = ["shoal-firstboot.8", "shoal-upgrade.8"]
 
   # Started by the images only: on a machine with a packet filter of its own the operator decides.
-  units    = ["shoal-firstboot.service", "shoal-firewall.service", "shoal-enrol.service", "shoal-sshkeys.service"]
+  units    = ["shoal-firstboot.service", "shoal-firewall.service", "shoal-enrol.service", "shoal-sshkeys.service",
+    "shoal-announce.service", "shoal-renew.service", "shoal-renew.timer"]
   sysusers = true
   tmpfiles = true
 

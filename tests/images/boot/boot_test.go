@@ -140,13 +140,13 @@ func TestImagesBoot(t *testing.T) {
 	for _, role := range names {
 		t.Run(role, func(t *testing.T) {
 			out := filepath.Join(work, role)
-			t.Log(command(t, "go", "run", "./images/tool", "images", "-check=false", "-formats", "qcow2", "-out", out, "-key", filepath.Join(work, "release"), role))
+			t.Log(command(t, "go", "run", "./images/tool", "images", "-check=false", "-formats", "qcow2", "-out", out, role))
 			images, err := filepath.Glob(filepath.Join(out, "*.qcow2"))
 			if err != nil || len(images) != 1 {
 				t.Fatalf("%q %v", images, err)
 			}
 			seed := filepath.Join(work, role+".iso")
-			command(t, "go", "run", "./images/tool", "seed", "-key", key+".pub", "-debs", "var/images/deb", "-signers", filepath.Join(work, "release.signers"), role, seed)
+			command(t, "go", "run", "./images/tool", "seed", "-login", key+".pub", "-debs", "var/images/deb", role, seed)
 			data := filepath.Join(work, role+".data")
 			if err := os.WriteFile(data, nil, 0o600); err != nil {
 				t.Fatal(err)

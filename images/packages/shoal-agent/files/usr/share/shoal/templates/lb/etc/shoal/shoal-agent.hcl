@@ -9,6 +9,10 @@ identity {
   ca_file   = "{{.Identity}}/ca.crt"
 }
 
+management {
+  address = ":9146"
+}
+
 control {
   address = ":9145"
 }
