@@ -33,6 +33,9 @@ type Guest struct {
 	store   *mailstore.Store
 	watcher *mailstore.Watcher
 	boxes   map[string]*mailstore.Mailbox // handles, by id: they stay as long as the store
+	fault   *vfs.Fault                    // beneath a mortal store
+	held    *mailstore.MessageFile        // a message that is being read
+	plain   *os.File                      // its file, opened as anybody would
 	peer    *dovecot                      // a session
 }
 
@@ -64,7 +67,12 @@ func (g *Guest) Open(a proto.OpenArgs, _ *proto.None) error {
 }
 
 func (g *Guest) newStore(a proto.OpenArgs) (*mailstore.Store, error) {
-	o := mailstore.Options{Server: a.Server, FS: vfs.OS(), Clock: clock.System(), Log: g.log, Retention: a.Retention, Maintain: a.Maintain, CallTimeout: a.CallTimeout}
+	var fs vfs.FS = vfs.OS()
+	if a.Mortal {
+		g.fault = vfs.NewFault(fs)
+		fs = g.fault
+	}
+	o := mailstore.Options{Server: a.Server, FS: fs, Clock: clock.System(), Log: g.log, Retention: a.Retention, Maintain: a.Maintain, CallTimeout: a.CallTimeout}
 	if a.Interest {
 		o.HintAddress = a.Server + ":1"
 	}

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"shoal/daemons/internal/mailstore"
@@ -101,6 +106,29 @@ func (g *Guest) do(ctx context.Context, s *mailstore.Store, a proto.Do, r *proto
 			}
 		}
 		return nil
+	case "hold":
+		if g.held, err = m.OpenMessage(ctx, a.UIDs[0]); err == nil {
+			_, err = g.held.ReadAt(make([]byte, 4096), 0)
+		}
+		if err == nil {
+			g.plain, err = openLongest(proto.Export + "/a")
+		}
+		return err
+	case "rest":
+		defer g.held.Close()
+		defer g.plain.Close()
+		if _, err := io.Copy(io.Discard, g.plain); err != nil {
+			r.Token = err.Error()
+		}
+		b := make([]byte, g.held.Size())
+		if _, err := g.held.ReadAt(b, 0); err != nil && err != io.EOF {
+			return err
+		}
+		whole, err := io.ReadAll(message(a.Token, a.Size))
+		if err == nil && !bytes.Equal(b, whole) {
+			err = errors.New("not what was written")
+		}
+		return err
 	case "append":
 		st, err := s.Stage(ctx, volume, message(a.Token, a.Size), 0)
 		if err != nil {
@@ -137,6 +165,26 @@ func (g *Guest) do(ctx context.Context, s *mailstore.Store, a proto.Do, r *proto
 		return err
 	}
 	return fmt.Errorf("unknown operation %q", a.Kind)
+}
+
+// openLongest opens the longest file beneath dir.
+func openLongest(dir string) (*os.File, error) {
+	var path string
+	var size int64
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		i, err := d.Info()
+		if err == nil && i.Size() > size {
+			path, size = p, i.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(path)
 }
 
 // box returns the handle on a mailbox that this server has had since it first heard of it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -8,6 +9,9 @@ import (
 	"runtime"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"shoal/daemons/internal/vfs"
 	"shoal/daemons/nfsguest/proto"
 )
 
@@ -26,6 +30,29 @@ func (g *Guest) Run(args []string, out *[]byte) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, b)
 	}
+	return nil
+}
+
+// Die ends this machine before the n-th file operation of the mortal store from now on, as a cut of its power does: nothing is
+// flushed, nobody is told.
+func (g *Guest) Die(n int, _ *proto.None) error {
+	g.mu.Lock()
+	f := g.fault
+	g.mu.Unlock()
+	if f == nil {
+		return errors.New("the store is not a mortal one")
+	}
+	f.Reset()
+	f.Hook(func(c vfs.Call) vfs.Action {
+		if strings.Contains(c.Path, "/reserve/") { // files that are made once
+			n++
+		}
+		if c.I >= n {
+			fmt.Printf("%s file operation %d: %v\n", proto.Dies, c.I, c)
+			_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		}
+		return vfs.Action{}
+	})
 	return nil
 }
 

@@ -3,6 +3,7 @@ package nfs
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +164,18 @@ func TestFullVolume(t *testing.T) {
 		}
 		for _, w := range x.w {
 			x.everything(w, nil)
+			box := x.fixed[0]
+			w.read(box) // what there is no room for is made room for
+			s := w.seen[box]
+			if s == nil || len(s.msgs) == 0 {
+				t.Fatal("nothing is left that could be expunged")
+			}
+			uid := s.msgs[0].uid
+			a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "expunge", Box: box, UIDs: []uint32{uid}})
+			a.note(box, operation{kind: opRemove, uids: []uint32{uid}}, a.outcome())
+			if a.Err != "" || len(a.UIDs) != 1 {
+				t.Errorf("%s: expunge on a full disk: %q %v", w.k.name, a.Err, a.UIDs)
+			}
 		}
 		r.server.run("rm", proto.Disk+"/fill")
 	})
@@ -206,16 +219,13 @@ func TestVolumeGoesAway(t *testing.T) {
 		x.works()
 	}
 	x.during("all handles are stale", func() {
-		dir := proto.Disk + "/export"
-		r.server.run("cp", "-a", dir, dir+".new")
-		r.server.run("mv", dir, dir+".old")
-		r.server.run("mv", dir+".new", dir)
-		r.server.run("exportfs", "-f")
-		r.server.run("rm", "-rf", dir+".old")
+		r.replaceTree()
 		for _, w := range x.w {
 			x.everything(w, nil)
 		}
 	})
+	x.works()
+	x.staleMessage()
 	x.works()
 	x.finish()
 
@@ -244,6 +254,42 @@ func TestVolumeGoesAway(t *testing.T) {
 	}
 	if n := gone.troubles(); n > 0 {
 		t.Errorf("another mailbox is in trouble: %v %v", gone.refused, gone.unknown)
+	}
+}
+
+// replaceTree puts a copy of the exported tree in its place: no handle stands for anything any more.
+func (r *rig) replaceTree() {
+	dir := proto.Disk + "/export"
+	r.server.run("cp", "-a", dir, dir+".new")
+	r.server.run("mv", dir, dir+".old")
+	r.server.run("mv", dir+".new", dir)
+	r.server.run("exportfs", "-f")
+	r.server.run("rm", "-rf", dir+".old")
+	r.server.run("sync")
+}
+
+// staleMessage reads a long message while the tree is replaced and the file server started anew, so that the open file cannot be
+// had back: by the handle there is ESTALE, by its name the message.
+func (x *trial) staleMessage() {
+	const token, size = "long", 3 << 20
+	r, k, box := x.r, x.r.clients[1], x.fixed[1] // another client than the one that wrote it, and so has it in memory
+	w := x.w[0]
+	a := w.put(box, token, 0, size)
+	do := func(kind string) proto.Done {
+		return call[proto.Done](k, "Do", proto.Do{Kind: kind, Account: x.account, Box: box, UIDs: a.UIDs, Token: token, Size: size})
+	}
+	if d := do("hold"); d.Err != "" {
+		r.t.Fatal(d.Err)
+	}
+	r.replaceTree()
+	r.server.restart()
+	d := do("rest")
+	if d.Err != "" {
+		r.t.Errorf("a message that was being read: %s", d.Err)
+	}
+	r.t.Logf("a program that held the file and knows no better: %s", d.Token)
+	if !strings.Contains(d.Token, "stale") {
+		r.t.Error("its handle was not stale: nothing was put to the test")
 	}
 }
 

@@ -25,7 +25,7 @@ func (r *rig) tiny(noFence bool) {
 func (r *rig) reopen(i int, noFence bool) {
 	r.t.Helper()
 	call[proto.None](r.clients[i], "Open", proto.OpenArgs{
-		Server: r.clients[i].name, Retention: retention, Init: i == 0, Interest: true, Maintain: true, Tiny: true, NoFence: noFence, CallTimeout: 3 * time.Minute,
+		Server: r.clients[i].name, Retention: retention, Init: i == 0, Interest: true, Maintain: true, Tiny: true, NoFence: noFence, Mortal: true, CallTimeout: 3 * time.Minute,
 	})
 }
 

@@ -135,15 +135,16 @@ func (w *writer) append(box string) {
 // large is the size of a message that is staged in a file, and linked.
 const large = 400 << 10
 
-func (w *writer) put(box, token string, mask uint32, size int) {
+func (w *writer) put(box, token string, mask uint32, size int) *asked {
 	a := w.ask(w.k, w.name, w.id, proto.Do{Kind: "append", Box: box, Token: token, Size: size, Mask: mask})
 	if a.Missing {
-		return
+		return a
 	}
 	a.note(box, operation{kind: opAppend, mask: mask}, a.outcome())
 	if len(a.UIDs) > 0 {
 		w.says(box, a.UIDs[0], token)
 	}
+	return a
 }
 
 // says notes what a message says, and that it can say nothing else.

@@ -94,7 +94,7 @@ func mapLF(f vfs.File, file, size int64, path string) (*lfMap, error) {
 }
 
 // readAt reads the message at off.
-func (m *lfMap) readAt(f vfs.File, p []byte, off int64) (int, error) {
+func (m *lfMap) readAt(f io.ReaderAt, p []byte, off int64) (int, error) {
 	done := 0
 	raw := make([]byte, lfBlock)
 	var text []byte

@@ -18,7 +18,7 @@ type MessageFile struct {
 	file int64  // of the file; less than size when LF is to be read as CRLF
 	ends *lfMap // of such a file that is not in memory; made when it is opened
 	data []byte
-	f    vfs.File
+	f    *lastingFile // of a message that is not in memory
 
 	mu   sync.Mutex
 	left bool // nobody waits for the file any more
@@ -92,7 +92,7 @@ func (f *MessageFile) open() error {
 				return err
 			}
 		}
-		f.f = file
+		f.f = &lastingFile{fs: f.vol.fs, path: f.path, files: []vfs.File{file}}
 		return nil
 	}
 	defer file.Close()

@@ -117,16 +117,30 @@ func (v *volume) refill() error {
 	return nil
 }
 
+// makeReserveDir makes the server's own directory. The one above it has been there since the volume was made, so that nothing
+// is written into the mount point of a volume that is not mounted; volumes of old lack it.
+func (v *volume) makeReserveDir(dir string) error {
+	err := v.fs.Mkdir(dir)
+	if isNotExist(err) {
+		if err := v.mounted(); err != nil {
+			return err
+		}
+		if err := v.fs.Mkdir(v.root + "/" + dirReserve); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return err
+		}
+		err = v.fs.Mkdir(dir)
+	}
+	if errors.Is(err, syscall.EEXIST) {
+		return nil
+	}
+	return err
+}
+
 func (v *volume) makeReserve(st vfs.StatFS) error {
 	dir := v.reserveDir()
 	names, err := v.fs.ReadDir(dir, nil)
 	if isNotExist(err) {
-		for _, d := range []string{v.root + "/" + dirReserve, dir} {
-			if err := v.fs.Mkdir(d); err != nil && !errors.Is(err, syscall.EEXIST) {
-				return ioErr("mkdir", d, err)
-			}
-		}
-		err = nil
+		err = v.makeReserveDir(dir)
 	}
 	if err != nil {
 		return ioErr("list", dir, err)

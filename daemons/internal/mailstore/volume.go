@@ -131,7 +131,7 @@ func InitVolume(fs vfs.FS, path, id string) error {
 	if _, err := fs.Lstat(path + "/" + markerName); err == nil {
 		return fmt.Errorf("%s/%s exists but is no marker of a volume: %w", path, markerName, ErrNotVolume)
 	}
-	dirs := []string{"a", "trash", "tmp", "maint", dirRuns}
+	dirs := []string{"a", "trash", "tmp", "maint", dirRuns, dirReserve}
 	for i := range 256 {
 		dirs = append(dirs, fmt.Sprintf("a/%02x", i))
 	}

@@ -19,6 +19,9 @@ const (
 	Export = "/mnt/export" // client: the mount
 )
 
+// Dies is what a guest says on its console before it ends itself.
+const Dies = "dies before"
+
 // OpenArgs opens a store on the mounted volume.
 type OpenArgs struct {
 	Server    string
@@ -28,6 +31,7 @@ type OpenArgs struct {
 	Interest  bool // register interest in mailboxes that are watched
 	Tiny      bool // short segments and frequent snapshots: what is rare in a year happens all the time
 	NoFence   bool // break the store: no floors
+	Mortal    bool // the store's file operations are counted, see Guest.Die
 
 	CallTimeout time.Duration
 }
@@ -78,7 +82,7 @@ type Site struct {
 
 // Do is one operation of a history.
 type Do struct {
-	Kind    string // append flags expunge copy move read content create rename delete list maintain
+	Kind    string // append flags expunge copy move read content create rename delete list maintain; hold: open a message; rest: read it to its end
 	Account string
 	Box, To string // ids of mailboxes; create, rename, delete: names
 	UIDs    []uint32
