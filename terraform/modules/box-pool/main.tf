@@ -1,34 +1,21 @@
-resource "shoal_server" "this" {
-  for_each = var.members
+module "pool" {
+  source = "../pool"
 
-  name = each.key
-  role = "box"
-
-  depends_on = [var.after_directory]
+  role            = "box"
+  members         = var.members
+  agents          = var.agents
+  services        = var.services
+  drain_seconds   = var.drain_seconds
+  after_directory = var.after_directory
+  after_machines  = var.after_machines
 }
 
-locals {
-  # node/service/member: a key for each place where a member stands, so that one that comes or goes touches no other.
-  places = merge(flatten([for node, agent in var.agents : [
-    for service, port in var.services : {
-      for name, m in var.members : "${node}/${service}/${name}" => {
-        agent   = agent
-        service = service
-        name    = name
-        address = length(regexall(":", m.address)) > 0 ? "[${m.address}]:${port}" : "${m.address}:${port}"
-      }
-    }
-  ]])...)
+moved {
+  from = shoal_server.this
+  to   = module.pool.shoal_server.this
 }
 
-resource "shoal_lb_member" "this" {
-  for_each = local.places
-
-  agent         = each.value.agent
-  pool          = each.value.service
-  name          = shoal_server.this[each.value.name].name
-  address       = each.value.address
-  drain_seconds = var.drain_seconds
-
-  depends_on = [var.after_machines]
+moved {
+  from = shoal_lb_member.this
+  to   = module.pool.shoal_lb_member.this
 }

@@ -1,16 +1,14 @@
 output "servers" {
-  description = "Names of the servers."
-  value       = keys(var.members)
+  description = "By server: the role of its entry."
+  value       = module.pool.servers
 }
 
 output "places" {
   description = "By server: its members of pools, for draining it."
-  value = { for name in keys(var.members) : name => [
-    for k, p in local.places : { agent = p.agent, pool = p.service, member = p.name } if p.name == name
-  ] }
+  value       = module.pool.places
 }
 
 output "ids" {
   description = "By server: the id of its entry."
-  value       = { for name, s in shoal_server.this : name => s.id }
+  value       = module.pool.ids
 }

@@ -9,8 +9,9 @@ resource "shoal_server" "this" {
 }
 
 locals {
+  all = merge(var.pools, var.more_pools)
   pools = merge([for node, n in var.nodes : {
-    for pool, p in var.pools : "${node}/${pool}" => merge(p, { node = node, pool = pool })
+    for pool, p in local.all : "${node}/${pool}" => merge(p, { node = node, pool = pool })
   }]...)
 }
 
@@ -19,7 +20,7 @@ resource "shoal_lb_pool" "this" {
 
   agent          = var.nodes[each.value.node].agent
   name           = each.value.pool
-  bind           = [for a in var.nodes[each.value.node].addresses : length(regexall(":", a)) > 0 ? "[${a}]:${each.value.port}" : "${a}:${each.value.port}"]
+  bind           = [for a in var.nodes[each.value.node].addresses : strcontains(a, ":") ? "[${a}]:${each.value.port}" : "${a}:${each.value.port}"]
   check          = each.value.check
   proxy_protocol = each.value.proxy_protocol
   idle_seconds   = each.value.idle_seconds

@@ -19,6 +19,7 @@ variable "pools" {
     proxy_protocol = optional(bool, true)
     idle_seconds   = optional(number, 2100)
   }))
+  nullable = false
   default = {
     smtp        = { port = 25, check = "smtp", idle_seconds = 660 }
     submission  = { port = 587, check = "smtp", idle_seconds = 660 }
@@ -35,6 +36,17 @@ variable "pools" {
     condition     = alltrue([for p in var.pools : p.port >= 1 && p.port <= 65535])
     error_message = "A pool's port is from 1 to 65535."
   }
+}
+
+variable "more_pools" {
+  description = "Pools beside those of pools."
+  type = map(object({
+    port           = number
+    check          = optional(string, "tcp")
+    proxy_protocol = optional(bool, true)
+    idle_seconds   = optional(number, 2100)
+  }))
+  default = {}
 }
 
 variable "after_directory" {

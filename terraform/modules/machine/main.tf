@@ -3,22 +3,24 @@
 resource "shoal_machine" "this" {
   count = var.hypervisor == null ? 0 : 1
 
-  name           = var.name
+  name           = var.machine.name
   pool           = var.hypervisor.pool
   domain_type    = var.hypervisor.domain_type
-  image          = var.image
-  memory_mib     = var.size.memory_mib
-  vcpu           = var.size.vcpu
-  root_gib       = var.size.root_gib
-  data_gib       = var.size.data_gib
+  image          = var.machine.image
+  memory_mib     = var.machine.size.memory_mib
+  vcpu           = var.machine.size.vcpu
+  root_gib       = var.machine.size.root_gib
+  data_gib       = var.machine.size.data_gib
   user_data      = jsonencode(var.user_data)
   user_data_wo   = var.user_data_secret
-  network_config = var.network_config
-  networks       = [{ network = var.hypervisor.network, bridge = var.hypervisor.bridge, mac = var.mac }]
+  network_config = var.machine.network_config
+  networks       = [{ network = var.hypervisor.network, bridge = var.hypervisor.bridge, mac = var.machine.mac }]
   enrol          = var.enrol
-  ready          = var.ready ? { address = length(regexall(":", var.address)) > 0 ? "[${var.address}]:9143" : "${var.address}:9143" } : null
-  rolling_group  = var.rolling_group
+  rolling_group  = var.machine.rolling_group
   drain          = var.drain
+  ready = var.machine.control_port == null ? null : {
+    address = "${strcontains(var.machine.address, ":") ? "[${var.machine.address}]" : var.machine.address}:${var.machine.control_port}"
+  }
 
   deletion_protection = var.deletion_protection
 }

@@ -1,6 +1,6 @@
 output "address" {
   description = "Address of the machine, known once it is there."
-  value       = try(shoal_machine.this[0].id, "") == null ? null : var.address
+  value       = try(shoal_machine.this[0].id, "") == null ? null : var.machine.address
 }
 
 output "made" {

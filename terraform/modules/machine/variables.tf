@@ -1,11 +1,24 @@
-variable "name" {
-  description = "Name of the server, which is also the machine's."
-  type        = string
-}
-
-variable "address" {
-  description = "Address at which the machine is, or will be."
-  type        = string
+variable "machine" {
+  description = "The machine: name (that of the server), address at which it is or will be, path of the role's image on the hypervisor, size, MAC address, network (version 2, JSON), port of the control API that is asked whether the role is ready (null: nothing is waited for), and the group of which one at a time is rebuilt."
+  type = object({
+    name    = string
+    address = string
+    image   = optional(string, "")
+    size = optional(object({
+      memory_mib = optional(number, 1024)
+      vcpu       = optional(number, 2)
+      root_gib   = optional(number, 8)
+      data_gib   = optional(number, 0)
+    }), {})
+    mac            = optional(string, "52:54:00:00:00:00")
+    network_config = optional(string)
+    control_port   = optional(number)
+    rolling_group  = optional(string)
+  })
+  validation {
+    condition     = var.machine.size.memory_mib >= 256 && var.machine.size.vcpu >= 1 && var.machine.size.root_gib >= 1 && var.machine.size.data_gib >= 0
+    error_message = "size needs memory_mib of at least 256, vcpu and root_gib of at least 1, and no negative data_gib."
+  }
 }
 
 variable "hypervisor" {
@@ -21,39 +34,6 @@ variable "hypervisor" {
     condition     = var.hypervisor == null ? true : (var.hypervisor.network == null) != (var.hypervisor.bridge == null)
     error_message = "hypervisor needs either network or bridge."
   }
-}
-
-variable "image" {
-  description = "Path of the role's image on the hypervisor."
-  type        = string
-  default     = ""
-}
-
-variable "size" {
-  description = "Memory, processors and disks."
-  type = object({
-    memory_mib = optional(number, 1024)
-    vcpu       = optional(number, 2)
-    root_gib   = optional(number, 8)
-    data_gib   = optional(number, 0)
-  })
-  default = {}
-  validation {
-    condition     = var.size.memory_mib >= 256 && var.size.vcpu >= 1 && var.size.root_gib >= 1 && var.size.data_gib >= 0
-    error_message = "size needs memory_mib of at least 256, vcpu and root_gib of at least 1, and no negative data_gib."
-  }
-}
-
-variable "mac" {
-  description = "MAC address of the machine's interface."
-  type        = string
-  default     = "52:54:00:00:00:00"
-}
-
-variable "network_config" {
-  description = "Network of the machine: version 2, JSON."
-  type        = string
-  default     = null
 }
 
 variable "user_data" {
@@ -79,18 +59,6 @@ variable "enrol" {
     hosts     = optional(list(string), [])
   })
   default = null
-}
-
-variable "ready" {
-  description = "Wait until the role is ready, by its management address."
-  type        = bool
-  default     = true
-}
-
-variable "rolling_group" {
-  description = "Machines of one group are rebuilt one at a time."
-  type        = string
-  default     = null
 }
 
 variable "drain" {

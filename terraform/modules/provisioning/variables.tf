@@ -1,24 +1,6 @@
 variable "members" {
   description = "Provisioning servers by name, each with its address. Names stay with their servers: another one is another key."
   type        = map(object({ address = string }))
-  validation {
-    condition     = length(var.members) >= 0
-    error_message = "The last provision cannot be removed: without one the service does not work."
-  }
-  validation {
-    condition     = alltrue([for name, m in var.members : can(regex("^[a-z0-9][a-z0-9-]{0,14}$", name))])
-    error_message = "The name of a server is 1 to 15 of a-z, 0-9 and '-', beginning with a letter or digit."
-  }
-  validation {
-    condition     = alltrue([for m in var.members : can(cidrhost("${m.address}/${length(regexall(":", m.address)) > 0 ? 128 : 32}", 0))])
-    error_message = "The address of a member is an IPv4 or IPv6 address."
-  }
-}
-
-variable "agents" {
-  description = "Agents of the balancers, by node."
-  type        = map(string)
-  default     = {}
 }
 
 variable "services" {
@@ -27,14 +9,16 @@ variable "services" {
   default     = { provision = 8443 }
 }
 
+variable "agents" {
+  description = "Agents of the balancers, by node."
+  type        = map(string)
+  default     = {}
+}
+
 variable "drain_seconds" {
   description = "How long sessions may go on at a server that is removed."
   type        = number
   default     = 300
-  validation {
-    condition     = var.drain_seconds >= 0 && var.drain_seconds <= 86400
-    error_message = "drain_seconds is from 0 to 86400."
-  }
 }
 
 variable "after_directory" {

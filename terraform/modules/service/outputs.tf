@@ -29,3 +29,13 @@ output "lmtp" {
   description = "By switch: where it delivers."
   value       = module.switches.lmtp
 }
+
+output "places" {
+  description = "By server: its members of the balancers' pools."
+  value       = local.places
+}
+
+output "vrrp" {
+  description = "By balancer: its virtual routers, for keepalived (takeover); what the machines made here are told by their seeds."
+  value       = local.vrrp
+}

@@ -75,6 +75,16 @@ variable "public_addresses" {
   default     = {}
 }
 
+variable "takeover" {
+  description = "Balancers take over each other's public addresses when one of them is gone (keepalived, on this interface): then every pool listens on all of them; null: they do not."
+  type        = object({ interface = optional(string, "eth0") })
+  default     = null
+  validation {
+    condition     = var.takeover == null || length(var.public_addresses) > 0
+    error_message = "takeover needs public_addresses: what is taken over are those, not the nodes' own."
+  }
+}
+
 variable "addresses" {
   description = "Addresses of machines that exist already, by name: box1 ... Those that are not named have the one of the service's network."
   type        = map(string)

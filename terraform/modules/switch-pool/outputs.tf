@@ -1,21 +1,19 @@
 output "servers" {
-  description = "Names of the servers."
-  value       = keys(var.members)
+  description = "By server: the role of its entry."
+  value       = module.pool.servers
 }
 
 output "places" {
   description = "By server: its members of pools, for draining it."
-  value = { for name in keys(var.members) : name => [
-    for k, p in local.places : { agent = p.agent, pool = p.service, member = p.name } if p.name == name
-  ] }
-}
-
-output "lmtp" {
-  description = "By switch: where it delivers, host:port."
-  value       = { for name, hosts in local.hosts : name => [for h in hosts : length(regexall(":", h)) > 0 ? "[${h}]:24" : "${h}:24"] }
+  value       = module.pool.places
 }
 
 output "ids" {
   description = "By server: the id of its entry."
-  value       = { for name, s in shoal_server.this : name => s.id }
+  value       = module.pool.ids
+}
+
+output "lmtp" {
+  description = "By switch: where it delivers, host:port."
+  value       = { for name, hosts in local.hosts : name => [for h in hosts : strcontains(h, ":") ? "[${h}]:24" : "${h}:24"] }
 }

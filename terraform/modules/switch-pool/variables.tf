@@ -5,36 +5,12 @@ variable "members" {
     condition     = length(var.members) >= 1
     error_message = "The last switch cannot be removed: without one the service does not work."
   }
-  validation {
-    condition     = alltrue([for name, m in var.members : can(regex("^[a-z0-9][a-z0-9-]{0,14}$", name))])
-    error_message = "The name of a server is 1 to 15 of a-z, 0-9 and '-', beginning with a letter or digit."
-  }
-  validation {
-    condition     = alltrue([for m in var.members : can(cidrhost("${m.address}/${length(regexall(":", m.address)) > 0 ? 128 : 32}", 0))])
-    error_message = "The address of a member is an IPv4 or IPv6 address."
-  }
-}
-
-variable "agents" {
-  description = "Agents of the balancers, by node."
-  type        = map(string)
-  default     = {}
 }
 
 variable "services" {
   description = "Port of each service that the balancers share among the members, by the name of its pool."
   type        = map(number)
   default     = { smtp = 25, submission = 587, submissions = 465 }
-}
-
-variable "drain_seconds" {
-  description = "How long sessions may go on at a server that is removed."
-  type        = number
-  default     = 300
-  validation {
-    condition     = var.drain_seconds >= 0 && var.drain_seconds <= 86400
-    error_message = "drain_seconds is from 0 to 86400."
-  }
 }
 
 variable "variation" {
@@ -67,6 +43,18 @@ variable "assigned" {
     condition     = var.variation == 1 || alltrue([for name in keys(var.members) : contains(keys(var.boxes), lookup(var.assigned, name, ""))])
     error_message = "In variation 2 every switch needs an assigned box that is there."
   }
+}
+
+variable "agents" {
+  description = "Agents of the balancers, by node."
+  type        = map(string)
+  default     = {}
+}
+
+variable "drain_seconds" {
+  description = "How long sessions may go on at a server that is removed."
+  type        = number
+  default     = 300
 }
 
 variable "after_directory" {

@@ -1,8 +1,7 @@
 mock_provider "shoal" {}
 
 variables {
-  name    = "box1"
-  address = "fd00:20::1"
+  machine = { name = "box1", address = "fd00:20::1", image = "/images/box.qcow2", control_port = 9144 }
   # write-only, and set: a run of a test gives ephemeral variables to its plan and its apply
   user_data_secret = "{}"
 }
@@ -19,11 +18,10 @@ run "made_machine" {
   command = apply
   variables {
     hypervisor = { pool = "default", network = "service" }
-    image      = "/images/box.qcow2"
     enrol      = { server = "box1", url = "https://vault1.example.net:8444", ca_sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }
   }
   assert {
-    condition     = shoal_machine.this[0].ready.address == "[fd00:20::1]:9143" && shoal_machine.this[0].enrol.server == "box1"
+    condition     = shoal_machine.this[0].ready.address == "[fd00:20::1]:9144" && shoal_machine.this[0].enrol.server == "box1"
     error_message = "The machine is not waited for at its address, or does not enrol."
   }
 }
@@ -39,7 +37,7 @@ run "network_or_bridge" {
 run "bad_size" {
   command = plan
   variables {
-    size = { memory_mib = 16 }
+    machine = { name = "box1", address = "fd00:20::1", size = { memory_mib = 16 } }
   }
-  expect_failures = [var.size]
+  expect_failures = [var.machine]
 }

@@ -1,52 +1,26 @@
+# What is common to all pools is tested in ../pool.
 mock_provider "shoal" {}
 
 variables {
-  agents = { lb1 = "10.20.1.1:9145", lb2 = "10.20.1.2:9145" }
-  members = {
-    provision1 = { address = "10.20.3.1" }
-    provision2 = { address = "fd00:20::2" }
-  }
+  agents  = { lb1 = "10.20.1.1:9145" }
+  members = { provision1 = { address = "10.20.2.1" }, provision2 = { address = "10.20.2.2" } }
 }
 
-run "every_member_in_every_pool" {
+run "its_role_and_its_services" {
   command = apply
   assert {
-    condition     = length(shoal_lb_member.this) == 2 * 2 * length(var.services)
-    error_message = "There are ${length(shoal_lb_member.this)} members."
-  }
-  assert {
-    condition     = alltrue([for k, m in shoal_lb_member.this : startswith(m.address, "[fd00:20::2]:") || startswith(m.address, "10.20.3.1:")])
-    error_message = "An address is not one of the members'."
+    condition     = output.servers["provision1"] == "provision" && length(output.places["provision1"]) == 1
+    error_message = "The members are ${jsonencode(output.places)}."
   }
 }
 
-run "a_third_one" {
-  command = apply
-  variables {
-    members = {
-      provision1 = { address = "10.20.3.1" }
-      provision2 = { address = "fd00:20::2" }
-      provision3 = { address = "10.20.3.3" }
-    }
-  }
-  assert {
-    condition     = length(shoal_server.this) == 3 && shoal_server.this["provision1"].id == run.every_member_in_every_pool.ids["provision1"]
-    error_message = "The others were touched."
-  }
-}
-
-run "bad_name" {
+run "removing_the_last_one" {
   command = plan
   variables {
-    members = { "Provision 1" = { address = "10.20.3.1" } }
+    members = {}
   }
-  expect_failures = [var.members]
-}
-
-run "bad_address" {
-  command = plan
-  variables {
-    members = { provision1 = { address = "provision1.example.net" } }
+  assert {
+    condition     = length(output.servers) == 0
+    error_message = "A service may do without."
   }
-  expect_failures = [var.members]
 }

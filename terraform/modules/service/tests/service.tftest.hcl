@@ -24,7 +24,7 @@ run "two_boxes" {
     error_message = "The servers are ${join(", ", keys(output.inventory))}."
   }
   assert {
-    condition     = shoal_lb_member.vault["lb1/ldap/vault1"].backup && !shoal_lb_member.vault["lb1/ldap/vault2"].backup
+    condition     = output.places["vault2"][0].pool == "ldap" && output.directory.uris[0] == "ldaps://10.20.4.2:636"
     error_message = "The master is read before its shadow."
   }
   assert {
@@ -56,7 +56,7 @@ run "no_shadow" {
     sizes = { lb = { count = 2 }, switch = { count = 1 }, box = { count = 1 }, storage = { count = 1 } }
   }
   assert {
-    condition     = output.directory.uris == ["ldaps://10.20.4.1:636"] && !shoal_lb_member.vault["lb2/ldap/vault1"].backup
+    condition     = output.directory.uris == ["ldaps://10.20.4.1:636"]
     error_message = "The master does not serve reads."
   }
 }
@@ -85,6 +85,33 @@ run "existing_machines_and_a_filer" {
     condition     = output.inventory["box1"].ansible_host == "2001:db8::13" && output.volumes["vol01"].source == "filer:/mail"
     error_message = "Addresses or volumes are not those that were given."
   }
+}
+
+run "balancers_take_over" {
+  command = apply
+  variables {
+    sizes            = { lb = { count = 2 }, switch = { count = 1 }, box = { count = 1 }, storage = { count = 1 } }
+    takeover         = {}
+    public_addresses = { lb1 = ["192.0.2.1", "2001:db8::1"], lb2 = ["192.0.2.2", "2001:db8::2"] }
+  }
+  assert {
+    condition     = toset(output.addresses) == toset(["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"])
+    error_message = "Every address is there once: ${join(", ", output.addresses)}."
+  }
+  assert {
+    condition = [for v in output.vrrp["lb2"] : "${v.id} ${v.priority} ${join(" ", v.addresses)} ${join(" ", v.peers)}"] == [
+      "1 199 192.0.2.1/32 10.20.1.1", "101 199 2001:db8::1/128 fd00:20::1000:0:0:1", "2 200 192.0.2.2/32 10.20.1.1", "102 200 2001:db8::2/128 fd00:20::1000:0:0:1",
+    ]
+    error_message = "keepalived has ${jsonencode(output.vrrp["lb2"])}."
+  }
+}
+
+run "taking_over_nothing" {
+  command = plan
+  variables {
+    takeover = {}
+  }
+  expect_failures = [var.takeover]
 }
 
 run "the_last_box" {

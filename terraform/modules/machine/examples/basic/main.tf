@@ -22,9 +22,13 @@ provider "shoal" {
 module "box1" {
   source = "../.."
 
-  name       = "box1"
-  address    = "10.20.3.1"
+  machine = {
+    name         = "box1"
+    address      = "10.20.3.1"
+    image        = "/var/lib/libvirt/images/shoal-box-1.0.0.qcow2"
+    control_port = 9144
+  }
   hypervisor = { pool = "default", network = "service" }
-  image      = "/var/lib/libvirt/images/shoal-box-1.0.0.qcow2"
   user_data  = { shoal = { role = "box", name = "box1" } }
+  enrol      = { server = "box1", url = "https://vault1.example.net:7443", ca_sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }
 }
