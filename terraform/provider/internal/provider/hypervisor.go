@@ -1,6 +1,8 @@
 package provider
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +74,29 @@ func (h *hypervisor) createVolume(pool, name, format string, size uint64, backin
 		return v, fmt.Errorf("volume %s: %w", name, err)
 	}
 	return v, nil
+}
+
+// refresh has every active pool look at what is in its folder now. A pool that cannot is none of ours, or will say so when it
+// is used.
+func (h *hypervisor) refresh() {
+	pools, _, err := h.l.ConnectListAllStoragePools(1, libvirt.ConnectListStoragePoolsActive)
+	if err != nil {
+		return
+	}
+	for _, p := range pools {
+		_ = h.l.StoragePoolRefresh(p, 0)
+	}
+}
+
+// sum reads a whole volume and gives the SHA-256 of its file.
+func (h *hypervisor) sum(v libvirt.StorageVol) (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sum := sha256.New()
+	if err := h.l.StorageVolDownload(v, sum, 0, 0, 0); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 func (h *hypervisor) removeVolume(pool, name string) error {

@@ -32,7 +32,7 @@ func (r *imageResource) Metadata(_ context.Context, req resource.MetadataRequest
 
 func (r *imageResource) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	resp.Schema = schema.Schema{
-		MarkdownDescription: "An image of a role (qcow2) in a storage pool of libvirt, uploaded from a file whose checksum is known. Machines lie over it: give a new image a new name. Import: `pool/name`.",
+		MarkdownDescription: "An image of a role (qcow2) in a storage pool of libvirt, uploaded from a file whose checksum is known. Machines lie over it: give a new image a new name. An import reads the volume for its checksum. Import: `pool/name`.",
 		Attributes: map[string]schema.Attribute{
 			"id":     idAttribute(),
 			"name":   schema.StringAttribute{Required: true, PlanModifiers: replaced(), Validators: matching(`^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$`, "must be a plain file name"), MarkdownDescription: "Name of the volume, with the image's version in it."},
@@ -149,6 +149,14 @@ func (r *imageResource) Read(ctx context.Context, req resource.ReadRequest, resp
 		return
 	}
 	m.Path = types.StringValue(path)
+	if m.SHA256.IsNull() { // imported: which image it is says its content
+		sum, err := h.sum(v)
+		if err != nil {
+			resp.Diagnostics.AddError("cannot read the image", err.Error())
+			return
+		}
+		m.SHA256 = types.StringValue(sum)
+	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, &m)...)
 }
 

@@ -4,20 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
-	"github.com/digitalocean/go-libvirt"
 	"github.com/google/uuid"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/types"
-
-	"shoal/terraform/provider/internal/shoal"
 )
 
 // Names of a machine's volumes.
@@ -25,10 +20,13 @@ func (m *machineModel) rootName() string { return m.Name.ValueString() + ".qcow2
 func (m *machineModel) seedName() string { return m.Name.ValueString() + "-seed.iso" }
 func (m *machineModel) dataName() string { return m.Name.ValueString() + "-data.qcow2" }
 
-const gib = 1 << 30
+const (
+	gib        = 1 << 30
+	dataDevice = "vdc"
+)
 
 // domainXML describes the machine to libvirt.
-func domainXML(m *machineModel, root, seed, data string) string {
+func domainXML(m *machineModel, root, seed, data string, unfinished bool) string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	disk := func(file, dev, format, extra string) {
@@ -39,13 +37,14 @@ func domainXML(m *machineModel, root, seed, data string) string {
 		cpu = "maximum"
 	}
 	p("<domain type='%s'><name>%s</name>", m.DomainType.ValueString(), escape(m.Name.ValueString()))
+	p("<metadata>%s</metadata>", m.kept(unfinished))
 	p("<memory unit='MiB'>%d</memory><vcpu>%d</vcpu>", m.Memory.ValueInt64(), m.VCPU.ValueInt64())
 	p("<os><type arch='x86_64' machine='q35'>hvm</type><boot dev='hd'/></os><features><acpi/></features><cpu mode='%s'/>", cpu)
 	p("<on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>restart</on_crash><devices>")
 	disk(root, "vda", "qcow2", "")
 	disk(seed, "vdb", "raw", "<readonly/>")
 	if data != "" {
-		disk(data, "vdc", "qcow2", "<serial>shoal-data</serial>")
+		disk(data, dataDevice, "qcow2", "<serial>shoal-data</serial>")
 	}
 	for _, n := range m.Networks {
 		kind, name := "network", n.Network.ValueString()
@@ -158,7 +157,7 @@ func (r *machineResource) define(h *hypervisor, m *machineModel) error {
 	} else if !absent(err) {
 		return err
 	}
-	d, err := h.l.DomainDefineXML(domainXML(m, paths[0], paths[1], data))
+	d, err := h.l.DomainDefineXML(domainXML(m, paths[0], paths[1], data, true))
 	if err != nil {
 		return fmt.Errorf("define the machine: %w", err)
 	}
@@ -176,87 +175,6 @@ func start(h *hypervisor, name string) error {
 	return h.l.DomainCreate(d)
 }
 
-// wait asks the management address of the role until it says that it is ready.
-func wait(ctx context.Context, m *machineModel) error {
-	if m.Ready == nil {
-		return nil
-	}
-	limit := time.Now().Add(time.Duration(m.Ready.Seconds.ValueInt64()) * time.Second)
-	client := &http.Client{Timeout: 5 * time.Second}
-	defer client.CloseIdleConnections()
-	last := errors.New("nothing was asked")
-	for time.Now().Before(limit) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.Ready.Address.ValueString()+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		res, err := client.Do(req)
-		if err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-			err = fmt.Errorf("it answers %s", res.Status)
-		}
-		last = err
-		select {
-		case <-time.After(500 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return fmt.Errorf("machine %s runs, but is not ready after %d s: %w; its console says more (virsh console %s)",
-		m.Name.ValueString(), m.Ready.Seconds.ValueInt64(), last, m.Name.ValueString())
-}
-
-// setMembers puts the machine's members of pools into a state; draining waits for their sessions.
-func (r *machineResource) setMembers(ctx context.Context, m *machineModel, state string) error {
-	if len(m.Drain) == 0 {
-		return nil
-	}
-	a, err := r.c.agents()
-	if err != nil {
-		return err
-	}
-	for _, d := range m.Drain {
-		path := "/v1/lb/pools/" + d.Pool.ValueString() + "/members/" + d.Member.ValueString()
-		var j memberJSON
-		if _, err := a.Do(ctx, d.Agent.ValueString(), http.MethodGet, path, nil, &j); err != nil {
-			if errors.Is(err, shoal.ErrNotFound) {
-				continue
-			}
-			return err
-		}
-		j.State, j.Drift = state, ""
-		if _, err := a.Do(ctx, d.Agent.ValueString(), http.MethodPut, path, j, nil); err != nil {
-			return err
-		}
-	}
-	if state != "drain" {
-		return nil
-	}
-	for limit := time.Now().Add(time.Duration(m.DrainSeconds.ValueInt64()) * time.Second); time.Now().Before(limit); {
-		sessions := 0
-		for _, d := range m.Drain {
-			var j struct{ Sessions int }
-			path := "/v1/lb/pools/" + d.Pool.ValueString() + "/members/" + d.Member.ValueString()
-			if _, err := a.Do(ctx, d.Agent.ValueString(), http.MethodGet, path, nil, &j); err != nil && !errors.Is(err, shoal.ErrNotFound) {
-				return err
-			}
-			sessions += j.Sessions
-		}
-		if sessions == 0 {
-			return nil
-		}
-		select {
-		case <-time.After(500 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
 func (r *machineResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
 	var m, in machineModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
@@ -268,6 +186,9 @@ func (r *machineResource) Create(ctx context.Context, req resource.CreateRequest
 		} else if !absent(lerr) {
 			err = lerr
 		}
+	}
+	if err == nil {
+		err = h.fits(&m)
 	}
 	if err != nil {
 		resp.Diagnostics.AddError("cannot make the machine", err.Error())
@@ -281,32 +202,22 @@ func (r *machineResource) Create(ctx context.Context, req resource.CreateRequest
 		return
 	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, &m)...) // it is there: whatever comes now
-	if err := start(h, m.Name.ValueString()); err != nil {
-		resp.Diagnostics.AddError("cannot start the machine", err.Error())
-		return
-	}
-	if err := wait(ctx, &m); err != nil {
-		resp.Diagnostics.AddError("the machine is not ready", err.Error())
+	if err := r.run(ctx, h, &m); err != nil {
+		resp.Diagnostics.AddError("the machine was made, but is not ready", err.Error())
 	}
 }
 
-// described is what is read of a domain.
-type described struct {
-	Memory struct {
-		Unit  string `xml:"unit,attr"`
-		Value int64  `xml:",chardata"`
-	} `xml:"memory"`
-	VCPU       int64  `xml:"vcpu"`
-	Type       string `xml:"type,attr"`
-	Interfaces []struct {
-		Source struct {
-			Network string `xml:"network,attr"`
-			Bridge  string `xml:"bridge,attr"`
-		} `xml:"source"`
-		MAC struct {
-			Address string `xml:"address,attr"`
-		} `xml:"mac"`
-	} `xml:"devices>interface"`
+// run starts the machine, if it is to run, waits until its role is ready, and notes that.
+func (r *machineResource) run(ctx context.Context, h *hypervisor, m *machineModel) error {
+	if m.Running.ValueBool() {
+		if err := start(h, m.Name.ValueString()); err != nil {
+			return fmt.Errorf("start: %w", err)
+		}
+		if err := r.wait(ctx, m); err != nil {
+			return err
+		}
+	}
+	return h.keep(m, false)
 }
 
 func (r *machineResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
@@ -332,43 +243,6 @@ func (r *machineResource) Read(ctx context.Context, req resource.ReadRequest, re
 	resp.Diagnostics.Append(resp.State.Set(ctx, &m)...)
 }
 
-// read takes from libvirt what may have drifted.
-func (m *machineModel) read(h *hypervisor, d libvirt.Domain) error {
-	text, err := h.l.DomainGetXMLDesc(d, libvirt.DomainXMLInactive)
-	if err != nil {
-		return err
-	}
-	var x described
-	if err := xml.Unmarshal([]byte(text), &x); err != nil {
-		return fmt.Errorf("libvirt's description: %w", err)
-	}
-	mib := x.Memory.Value / 1024 // libvirt tells KiB
-	m.Memory, m.VCPU, m.DomainType = types.Int64Value(mib), types.Int64Value(x.VCPU), types.StringValue(x.Type)
-	m.Networks = nil
-	for _, i := range x.Interfaces {
-		m.Networks = append(m.Networks, networkModel{maybe(i.Source.Network), maybe(i.Source.Bridge), types.StringValue(i.MAC.Address)})
-	}
-	root, found, err := h.volume(m.Pool.ValueString(), m.rootName())
-	if err != nil || !found {
-		return err
-	}
-	if text, err = h.l.StorageVolGetXMLDesc(root, 0); err != nil {
-		return err
-	}
-	var v struct {
-		Capacity int64 `xml:"capacity"`
-		Backing  struct {
-			Path string `xml:"path"`
-		} `xml:"backingStore"`
-	}
-	if err := xml.Unmarshal([]byte(text), &v); err != nil {
-		return fmt.Errorf("libvirt's description: %w", err)
-	}
-	m.Image, m.RootGiB = types.StringValue(v.Backing.Path), types.Int64Value(v.Capacity/gib)
-	m.UserDataWO = types.StringNull()
-	return nil
-}
-
 func (r *machineResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	var plan, state, in machineModel
 	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
@@ -381,26 +255,40 @@ func (r *machineResource) Update(ctx context.Context, req resource.UpdateRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	rebuild, restart := rebuilds(&state, &plan), restarts(&state, &plan)
-	if rebuild || restart {
-		defer r.c.roll(plan.RollingGroup.ValueString())()
-		if err := r.again(ctx, h, &plan, rebuild, in.UserDataWO.ValueString()); err != nil {
-			resp.Diagnostics.AddError("cannot change machine "+plan.Name.ValueString(), err.Error()+
-				"\n\nIts members stay drained until it is ready: apply again when the cause is mended.")
-			return
-		}
+	if err := r.change(ctx, h, &plan, &state, in.UserDataWO.ValueString()); err != nil {
+		resp.Diagnostics.AddError("cannot change machine "+plan.Name.ValueString(), err.Error())
+		return
 	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, &plan)...)
 }
 
+func (r *machineResource) change(ctx context.Context, h *hypervisor, plan, state *machineModel, secret string) (err error) {
+	rebuild := rebuilds(state, plan)
+	if !rebuild && !restarts(state, plan) {
+		return h.keep(plan, false)
+	}
+	done, err := r.c.rolls.turn(plan.RollingGroup.ValueString(), plan.Name.ValueString())
+	if err != nil {
+		return err
+	}
+	defer func() { done(err) }()
+	if err := h.fits(plan); err != nil {
+		return err // nothing was touched
+	}
+	if err := r.again(ctx, h, plan, rebuild, secret); err != nil {
+		return fmt.Errorf("%w\n\nIts members stay drained until it is ready: apply again when the cause is mended", err)
+	}
+	return nil
+}
+
 // again drains, stops, makes anew or defines anew, starts, waits, and lets clients in again.
 func (r *machineResource) again(ctx context.Context, h *hypervisor, m *machineModel, rebuild bool, secret string) error {
-	if err := r.setMembers(ctx, m, "drain"); err != nil {
-		return fmt.Errorf("drain: %w", err)
+	if err := r.drain(ctx, m); err != nil {
+		return err
 	}
 	d, err := h.l.DomainLookupByName(m.Name.ValueString())
 	if err == nil {
-		err = h.stop(d, time.Minute)
+		err = h.stop(d, time.Duration(m.StopSeconds.ValueInt64())*time.Second)
 	}
 	if err != nil && !absent(err) {
 		return fmt.Errorf("stop: %w", err)
@@ -413,13 +301,10 @@ func (r *machineResource) again(ctx context.Context, h *hypervisor, m *machineMo
 	if err != nil {
 		return err
 	}
-	if err := start(h, m.Name.ValueString()); err != nil {
+	if err := r.run(ctx, h, m); err != nil || !m.Running.ValueBool() {
 		return err
 	}
-	if err := wait(ctx, m); err != nil {
-		return err
-	}
-	return r.setMembers(ctx, m, "ready")
+	return r.undrain(ctx, m)
 }
 
 // clean removes what build made. Data is removed only where it may be, and never when build failed.
@@ -450,7 +335,7 @@ func (r *machineResource) Delete(ctx context.Context, req resource.DeleteRequest
 	}
 	d, err := h.l.DomainLookupByName(m.Name.ValueString())
 	if err == nil {
-		err = h.stop(d, time.Minute)
+		err = h.stop(d, time.Duration(m.StopSeconds.ValueInt64())*time.Second)
 	}
 	if err != nil && !absent(err) {
 		resp.Diagnostics.AddError("cannot stop the machine", err.Error())

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
@@ -39,6 +40,8 @@ type machineModel struct {
 	RollingGroup  types.String   `tfsdk:"rolling_group"`
 	Drain         []drainModel   `tfsdk:"drain"`
 	DrainSeconds  types.Int64    `tfsdk:"drain_seconds"`
+	StopSeconds   types.Int64    `tfsdk:"stop_seconds"`
+	Running       types.Bool     `tfsdk:"running"`
 	Protection    types.Bool     `tfsdk:"deletion_protection"`
 }
 
@@ -82,7 +85,7 @@ func (r *machineResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 		return schema.Int64Attribute{Optional: true, Computed: true, Default: int64default.StaticInt64(def), Validators: between(a, b), MarkdownDescription: text}
 	}
 	resp.Schema = schema.Schema{
-		MarkdownDescription: "A virtual machine of libvirt, made of an image of a role. Another `image`, `user_data` or `network_config` rebuilds it in one operation: drained, stopped, made anew over the new image with its data disk, started, waited for; of a `rolling_group` one at a time, whatever `-parallelism` is. Memory, processors and networks change with a restart. Import: `pool/name`.",
+		MarkdownDescription: "A virtual machine of libvirt, made of an image of a role. Another `image`, `user_data` or `network_config` rebuilds it in one operation: drained, stopped, made anew over the new image with its data disk, started, waited for; of a `rolling_group` one at a time, whatever `-parallelism` is. Memory, processors and networks change with a restart. What libvirt has no place for is kept as metadata of its domain, so that an import finds it. Import: `pool/name`.",
 		Attributes: map[string]schema.Attribute{
 			"id":             idAttribute(),
 			"name":           schema.StringAttribute{Required: true, PlanModifiers: replaced(), Validators: thingName, MarkdownDescription: "Name of the machine."},
@@ -109,7 +112,7 @@ func (r *machineResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 				"hosts":     schema.ListAttribute{Optional: true, ElementType: types.StringType, MarkdownDescription: "DNS names and addresses that may stand in its certificate."},
 			}},
 			"ready": schema.SingleNestedAttribute{Optional: true, MarkdownDescription: "What is waited for after a start.", Attributes: map[string]schema.Attribute{
-				"address": schema.StringAttribute{Required: true, Validators: hostPort, MarkdownDescription: "Management address of the role: `/readyz` must say 200."},
+				"address": schema.StringAttribute{Required: true, Validators: hostPort, MarkdownDescription: "Control API of the role, `host:port`: asked over mutual TLS, it must be this server, and ready."},
 				"seconds": number(300, 1, 7200, "How long."),
 			}},
 			"rolling_group": schema.StringAttribute{Optional: true, MarkdownDescription: "Machines of one group are rebuilt and restarted one at a time."},
@@ -119,6 +122,8 @@ func (r *machineResource) Schema(_ context.Context, _ resource.SchemaRequest, re
 				"member": schema.StringAttribute{Required: true, MarkdownDescription: "Member."},
 			}}},
 			"drain_seconds":       number(300, 0, 86400, "How long its sessions may go on."),
+			"stop_seconds":        number(60, 0, 3600, "How long it may take to power off by itself before it is switched off."),
+			"running":             schema.BoolAttribute{Optional: true, Computed: true, Default: booldefault.StaticBool(true), MarkdownDescription: "Whether it is to run: one that somebody has stopped is started again."},
 			"deletion_protection": schema.BoolAttribute{Optional: true, Computed: true, Default: booldefault.StaticBool(false), MarkdownDescription: "Refuse plans that destroy it; rebuilding is allowed."},
 		}}
 }
@@ -129,7 +134,7 @@ func rebuilds(a, b *machineModel) bool {
 }
 
 func restarts(a, b *machineModel) bool {
-	if !a.Memory.Equal(b.Memory) || !a.VCPU.Equal(b.VCPU) || !a.DataGiB.Equal(b.DataGiB) || len(a.Networks) != len(b.Networks) {
+	if !a.Memory.Equal(b.Memory) || !a.VCPU.Equal(b.VCPU) || !a.DataGiB.Equal(b.DataGiB) || !a.Running.Equal(b.Running) || len(a.Networks) != len(b.Networks) {
 		return true
 	}
 	for i, n := range a.Networks {
@@ -140,30 +145,73 @@ func restarts(a, b *machineModel) bool {
 	return false
 }
 
-// ModifyPlan refuses what is protected, and says in the plan what an update will do to the machine.
-func (r *machineResource) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
-	if req.State.Raw.IsNull() {
+// ValidateConfig refuses seeds by which the machine would never be known to the others.
+func (r *machineResource) ValidateConfig(ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
+	var name, data, secret types.String
+	var enrol types.Object
+	for attribute, into := range map[string]any{"name": &name, "user_data": &data, "user_data_wo": &secret, "enrol": &enrol} {
+		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root(attribute), into)...)
+	}
+	if resp.Diagnostics.HasError() || data.IsUnknown() || data.IsNull() {
 		return
 	}
+	var user struct {
+		Shoal *struct{ Role string }
+	}
+	if err := json.Unmarshal([]byte(data.ValueString()), &user); err != nil {
+		resp.Diagnostics.AddAttributeError(path.Root("user_data"), "no JSON object", "user_data must be a JSON object: jsonencode({ ... }).")
+		return
+	}
+	if user.Shoal != nil && user.Shoal.Role != "filter" && enrol.IsNull() && secret.IsNull() {
+		resp.Diagnostics.AddError("a seed without credentials", fmt.Sprintf(
+			"Machine %s would boot as a %s that the others do not know: give enrol, or its credentials in user_data_wo.", name.ValueString(), user.Shoal.Role))
+	}
+}
+
+// ModifyPlan refuses what is protected or cannot be, and says in the plan what an update will do to the machine.
+func (r *machineResource) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
 	var state, plan machineModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	exists := !req.State.Raw.IsNull()
+	if exists {
+		resp.Diagnostics.Append(req.State.Get(ctx, &state)...)
+	}
 	if req.Plan.Raw.IsNull() {
 		if state.Protection.ValueBool() {
 			resp.Diagnostics.AddError("deletion protection", protection("machine "+state.Name.ValueString()))
 		}
 		return
 	}
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &plan)...)
+	// One by one: what is nested may not be known yet.
+	for attribute, into := range map[string]any{"name": &plan.Name, "pool": &plan.Pool, "image": &plan.Image, "memory_mib": &plan.Memory, "vcpu": &plan.VCPU,
+		"root_gib": &plan.RootGiB, "data_gib": &plan.DataGiB, "user_data": &plan.UserData, "network_config": &plan.NetworkConfig, "running": &plan.Running} {
+		resp.Diagnostics.Append(req.Plan.GetAttribute(ctx, path.Root(attribute), into)...)
+	}
+	var networks types.List
+	resp.Diagnostics.Append(req.Plan.GetAttribute(ctx, path.Root("networks"), &networks)...)
+	if !networks.IsUnknown() {
+		resp.Diagnostics.Append(networks.ElementsAs(ctx, &plan.Networks, false)...)
+	}
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	rebuild, restart := exists && rebuilds(&state, &plan), exists && restarts(&state, &plan)
+	if (!exists || rebuild || restart) && r.c != nil {
+		h, err := r.c.libvirt()
+		if err == nil {
+			err = h.fits(&plan)
+		}
+		if err != nil {
+			resp.Diagnostics.AddError("this machine cannot be", err.Error())
+			return
+		}
+	}
 	switch name := state.Name.ValueString(); {
-	case plan.DataGiB.ValueInt64() < state.DataGiB.ValueInt64():
+	case exists && plan.DataGiB.ValueInt64() < state.DataGiB.ValueInt64():
 		resp.Diagnostics.AddAttributeError(path.Root("data_gib"), "a data disk does not shrink",
 			fmt.Sprintf("Machine %s has a data disk of %d GiB.", name, state.DataGiB.ValueInt64()))
-	case rebuilds(&state, &plan):
+	case rebuild:
 		resp.Diagnostics.AddWarning("machine "+name+" is rebuilt", "It is drained, stopped, made anew over its image with its data disk, and started.")
-	case restarts(&state, &plan):
+	case restart:
 		resp.Diagnostics.AddWarning("machine "+name+" is restarted", "It is drained, stopped and started.")
 	}
 }

@@ -62,8 +62,7 @@ type clients struct {
 	directory func() (*shoal.Directory, error)
 	libvirt   func() (*hypervisor, error)
 
-	mu    sync.Mutex
-	rolls map[string]*sync.Mutex // one rebuild of a rolling group at a time
+	rolls rolls
 }
 
 func (p *shoalProvider) Metadata(_ context.Context, _ provider.MetadataRequest, resp *provider.MetadataResponse) {
@@ -110,7 +109,7 @@ func (p *shoalProvider) Configure(ctx context.Context, req provider.ConfigureReq
 		}
 		return shoal.Operator{CertFile: m.Operator.CertFile.ValueString(), KeyFile: m.Operator.KeyFile.ValueString(), CAFile: m.Operator.CAFile.ValueString()}, nil
 	}
-	c := &clients{rolls: map[string]*sync.Mutex{}}
+	c := &clients{}
 	c.agents = sync.OnceValues(func() (*shoal.Agents, error) {
 		o, err := operator()
 		if err != nil {
@@ -171,20 +170,4 @@ func (p *shoalProvider) DataSources(context.Context) []func() datasource.DataSou
 
 func (p *shoalProvider) EphemeralResources(context.Context) []func() ephemeral.EphemeralResource {
 	return []func() ephemeral.EphemeralResource{newEnrolToken}
-}
-
-// roll takes the turn of a rolling group; the function that is returned gives it back.
-func (c *clients) roll(group string) func() {
-	if group == "" {
-		return func() {}
-	}
-	c.mu.Lock()
-	m := c.rolls[group]
-	if m == nil {
-		m = &sync.Mutex{}
-		c.rolls[group] = m
-	}
-	c.mu.Unlock()
-	m.Lock()
-	return m.Unlock
 }

@@ -105,7 +105,7 @@ func TestSeed(t *testing.T) {
 func TestDomain(t *testing.T) {
 	m := &machineModel{Name: types.StringValue("box1"), DomainType: types.StringValue("qemu"), Memory: types.Int64Value(512), VCPU: types.Int64Value(2),
 		Networks: []networkModel{{Network: types.StringValue("a'<b>&"), MAC: types.StringValue("52:54:00:03:00:01")}}}
-	text := domainXML(m, "/root.qcow2", "/seed'.iso", "/data.qcow2")
+	text := domainXML(m, "/root.qcow2", "/seed'.iso", "/data.qcow2", true)
 	var d described
 	if err := xml.Unmarshal([]byte(text), &d); err != nil {
 		t.Fatalf("%v\n%s", err, text)
