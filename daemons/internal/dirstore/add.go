@@ -55,6 +55,9 @@ func (op *Add) apply(w *writing) error {
 	if err != nil {
 		return err
 	}
+	if err := w.assertNew(e); err != nil {
+		return err
+	}
 	w.stamp()
 	when := []byte(w.now.Format(timeFormat))
 	e.set(s, "structuralObjectClass", []byte(cs.Structural.Name()))
@@ -223,9 +226,11 @@ func (w *writing) touch(e *Entry) {
 	e.set(w.store, "modifyTimestamp", []byte(w.now.Format(timeFormat)))
 }
 
-// Delete removes an entry without subordinates (RFC 4511 §4.8).
+// Delete removes an entry (RFC 4511 §4.8), which must have no subordinates; with Tree these go with it
+// (draft-armijo-ldap-treedelete).
 type Delete struct {
-	DN []byte
+	DN   []byte
+	Tree bool
 }
 
 func (op *Delete) apply(w *writing) error {
@@ -242,7 +247,13 @@ func (op *Delete) apply(w *writing) error {
 		return err
 	}
 	if w.hasSubordinates(id) {
+		if op.Tree {
+			return w.removeTree(id)
+		}
 		return notLeaf
+	}
+	if err := w.dry(); err != nil {
+		return err
 	}
 	w.stamp()
 	return w.remove(&f, key)

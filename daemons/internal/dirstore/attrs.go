@@ -51,19 +51,6 @@ func classOf(a *dirschema.AttributeType) attrClass {
 	return userAttr
 }
 
-// virtual attributes are computed when an entry is read and never stored.
-type virtual uint8
-
-const (
-	virtualHasSubordinates virtual = 1 << iota
-	virtualSubschema
-	virtualEntryDN
-	virtualContextCSN // of the suffix entry only
-)
-
-var virtualOf = map[string]virtual{"hasSubordinates": virtualHasSubordinates,
-	"subschemaSubentry": virtualSubschema, "entryDN": virtualEntryDN, "contextCSN": virtualContextCSN}
-
 // attrRef is an attribute description that a request names, with the ids of everything stored that it
 // covers. It stays valid while the table grows.
 type attrRef struct {

@@ -257,31 +257,10 @@ func (f *Filter) evalVirtual(r *Reader, e *Found, t *term) tri {
 	if t.op == ldapwire.Present {
 		return yes
 	}
-	var v []byte
-	switch t.ref.virtual {
-	case virtualContextCSN:
-		for _, c := range r.contextCSNs() {
-			if f.value(r, t, []byte(c)) {
-				return yes
-			}
+	for _, v := range r.virtualValues(e, t.ref.virtual) {
+		if f.value(r, t, v) {
+			return yes
 		}
-		return no
-	case virtualHasSubordinates:
-		v = []byte("FALSE")
-		if r.hasSubordinates(e.ID) {
-			v = []byte("TRUE")
-		}
-	case virtualSubschema:
-		v = []byte(SubschemaDN)
-	case virtualEntryDN:
-		var err error
-		if r.dn, err = r.DN(r.dn[:0], e); err != nil {
-			return unknown
-		}
-		v = r.dn
-	}
-	if f.value(r, t, v) {
-		return yes
 	}
 	return no
 }
@@ -289,15 +268,7 @@ func (f *Filter) evalVirtual(r *Reader, e *Found, t *term) tri {
 // evalAny evaluates an extensible term over all attributes whose values the rule compares, and over
 // the name of the entry where that is asked for.
 func (f *Filter) evalAny(r *Reader, e *Found, t *term) tri {
-	applies := func(a *dirschema.AttributeType) bool {
-		if classOf(a) == secretAttr {
-			return false
-		}
-		if t.ref != nil {
-			return a.Is(t.ref.desc.Type)
-		}
-		return a.Equality == t.rule || a.Ordering == t.rule || a.Syntax.OID == t.rule.Syntax
-	}
+	applies := t.appliesTo
 	for k := range e.rec.all {
 		if a := r.table.list[e.rec.id(k)]; applies(a.desc.Type) && f.anyValue(r, t, e.rec.values(k)) {
 			return yes
@@ -321,4 +292,15 @@ func (f *Filter) evalAny(r *Reader, e *Found, t *term) tri {
 		}
 	}
 	return no
+}
+
+// appliesTo reports whether an extensible term looks at values of this type.
+func (t *term) appliesTo(a *dirschema.AttributeType) bool {
+	if classOf(a) == secretAttr {
+		return false
+	}
+	if t.ref != nil {
+		return a.Is(t.ref.desc.Type)
+	}
+	return a.Equality == t.rule || a.Ordering == t.rule || a.Substr == t.rule || a.Syntax.OID == t.rule.Syntax
 }

@@ -107,6 +107,28 @@ func (s idset) and(t idset) idset {
 	return out
 }
 
+// without is what s has and t has not.
+func (s idset) without(t idset) idset {
+	out := make(idset, 0, len(s))
+	j := 0
+	for _, c := range s {
+		for j < len(t) && t[j].hi < c.hi {
+			j++
+		}
+		any := uint64(0)
+		for w := range c.bits {
+			if j < len(t) && t[j].hi == c.hi {
+				c.bits[w] &^= t[j].bits[w]
+			}
+			any |= c.bits[w]
+		}
+		if any != 0 {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 func (s idset) or(t idset) idset {
 	if len(s) == 0 {
 		return t

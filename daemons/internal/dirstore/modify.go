@@ -56,6 +56,9 @@ func (s *Store) finishModify(w *writing, f *Found, name dirschema.DN, old, e *En
 	if was := old.one("structuralObjectClass"); was != "" && s.schema.Class([]byte(was)) != cs.Structural {
 		return ldapwire.Errorf(ldapwire.ObjectClassModsProhibited, "the structural object class of an entry cannot change from %s to %s", was, cs.Structural.Name())
 	}
+	if err := w.dry(); err != nil {
+		return err
+	}
 	w.touch(e)
 	rdn := bytes.Clone(f.rec.rdn)
 	parent := f.rec.parent

@@ -106,6 +106,10 @@ func (l *Load) exchange() error {
 	s.clock.seen(n.clock.String())
 	s.clock.seen(l.newest)
 	s.logFloor = n.logFloor
+	if err := s.lookForSpecial(db); err != nil {
+		s.opt.Log.Error("directory: the replaced content is not looked through for referrals and aliases", "error", err)
+		s.special.Or(uint32(HasAliases | HasReferrals | HasSubentries))
+	}
 	s.swap.Lock()
 	old := s.base
 	s.base = n.base

@@ -18,6 +18,8 @@ type Search struct {
 	filter   *Filter
 	all      bool // every entry is a candidate
 	set      idset
+	hidden   idset // never found
+	within   bool  // set is the scope already
 	next     uint64
 	// Examined counts the entries that were read.
 	Examined int
@@ -105,6 +107,9 @@ func (r *Reader) Next(s *Search, limit int) (f Found, ok, more bool, err error) 
 		}
 		s.next = f.ID + 1
 		s.Examined++
+		if s.hidden != nil && !s.allows(f.ID) {
+			continue
+		}
 		in, err := r.inScope(s, &f)
 		if err != nil {
 			return f, false, false, err
@@ -116,6 +121,9 @@ func (r *Reader) Next(s *Search, limit int) (f Found, ok, more bool, err error) 
 }
 
 func (r *Reader) inScope(s *Search, f *Found) (bool, error) {
+	if s.within {
+		return true, nil
+	}
 	switch s.scope {
 	case ldapwire.BaseObject:
 		return f.ID == s.base, nil
@@ -320,6 +328,9 @@ func (r *Reader) termCandidates(f *Filter, t *term, limit int) (set idset, all, 
 				set = set.add(id)
 			}
 			return set, false, true
+		}
+		if t.ref.virtual == virtualMemberOf && t.op == ldapwire.Equality {
+			return r.membersOf(t.value), false, true
 		}
 		return nil, true, true
 	}

@@ -56,7 +56,7 @@ func (s *Store) Select(raw []byte, list [][]byte) *Selection {
 			sel.user = true
 		case string(name) == "+":
 			sel.operational = true
-			sel.virtual |= virtualHasSubordinates | virtualSubschema | virtualEntryDN | virtualContextCSN
+			sel.virtual |= virtualAll
 		case string(name) == "1.1": // RFC 4511 §4.5.1.8: no attributes
 		case len(name) > 1 && name[0] == '@':
 			if c := s.schema.Class(name[1:]); c != nil {
@@ -127,6 +127,8 @@ type View struct {
 	Secrets bool
 	// Stored leaves out the computed attributes: for replicas, which compute them themselves.
 	Stored bool
+	// Values, if set, leaves only values that one of its terms matches (RFC 3876).
+	Values *Filter
 }
 
 // AppendEntry appends the entry as a SearchResultEntry message. controls are encoded response
@@ -151,6 +153,9 @@ func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, vie
 	var extra []byte
 	if sel.virtual != 0 && !view.Stored {
 		extra = r.appendVirtual(f, sel, up)
+	}
+	if view.Values != nil {
+		return r.appendMatched(dst, id, f, sel, up, n, view.Values, extra, controls)
 	}
 	if sel.user && !sel.operational && len(sel.refs) == 0 && !view.Secrets {
 		end := f.rec.end(f.rec.user - 1)
@@ -210,38 +215,6 @@ func (r *Reader) appendTypes(dst []byte, id int32, f *Found, sel *Selection, up 
 	return ldapwire.AppendEntryEnd(dst, controls), nil
 }
 
-func (r *Reader) appendVirtual(f *Found, sel *Selection, up *node) []byte {
-	var b []byte
-	if sel.virtual&virtualEntryDN != 0 {
-		b = ldapwire.AppendAttribute(b, "entryDN", [][]byte{appendDN(nil, f, up)})
-	}
-	if sel.virtual&virtualSubschema != 0 {
-		b = append(b, r.store.virtualBytes.subschema...)
-	}
-	if sel.virtual&virtualContextCSN != 0 && r.hasVirtual(f, virtualContextCSN) {
-		b = append(b, r.contextAttribute()...)
-	}
-	if sel.virtual&virtualHasSubordinates != 0 && f.ID != 0 {
-		if r.hasSubordinates(f.ID) {
-			b = append(b, r.store.virtualBytes.yes...)
-		} else {
-			b = append(b, r.store.virtualBytes.no...)
-		}
-	}
-	return b
-}
-
-// hasVirtual reports whether an entry has a computed attribute.
-func (r *Reader) hasVirtual(f *Found, v virtual) bool {
-	switch v {
-	case virtualContextCSN:
-		return f.ID != 0 && f.rec.parent == 0 && len(r.contextCSNs()) > 0
-	case virtualHasSubordinates:
-		return f.ID != 0
-	}
-	return true
-}
-
 // contextCSNs are those of the Reader's state of the directory.
 func (r *Reader) contextCSNs() []csn {
 	return splitCSNs(string(r.tx.Bucket(bucketMeta).Get(keyContextCSN)))
@@ -249,14 +222,6 @@ func (r *Reader) contextCSNs() []csn {
 
 // ContextCSN are the CSNs of the newest change that this Reader sees.
 func (r *Reader) ContextCSN() []string { return r.contextCSNs() }
-
-func (r *Reader) contextAttribute() []byte {
-	var values [][]byte
-	for _, c := range r.contextCSNs() {
-		values = append(values, []byte(c))
-	}
-	return ldapwire.AppendAttribute(nil, "contextCSN", values)
-}
 
 // Detached makes an entry that is not in the database, to be searched and returned like one: the root
 // DSE and the subschema subentry. dn is its name in string form.

@@ -92,6 +92,7 @@ type Store struct {
 	context      atomic.Pointer[[]csn]
 	cookie       atomic.Pointer[string]
 	entries      atomic.Int64
+	special      atomic.Uint32 // Special
 	logSequence  atomic.Uint64
 	logFloor     csn // writer only
 	clock        csnClock
@@ -108,6 +109,7 @@ type Store struct {
 	retired      sync.WaitGroup // databases that were replaced and still have readers
 	selections   selectionCache
 	objectClass  *dirschema.AttributeType
+	member       *dirschema.AttributeType // from which memberOf is made; nil where the schema has none
 	entryUUID    *dirschema.AttributeType
 	virtualBytes virtualAttributes
 }
@@ -132,6 +134,7 @@ func Open(opt Options) (*Store, error) {
 	s.attrs.init(opt.Schema)
 	s.SetSID(opt.SID)
 	s.objectClass = opt.Schema.Attribute([]byte("objectClass"))
+	s.member = opt.Schema.Attribute([]byte("member"))
 	s.entryUUID = opt.Schema.Attribute([]byte("entryUUID"))
 	s.readers.New = func() any { return &Reader{store: s} }
 	dn, err := opt.Schema.ParseDN([]byte(opt.Suffix))
@@ -239,7 +242,7 @@ func (s *Store) load(file string, wanted []*index) error {
 	if err := s.openIndexes(wanted); err != nil {
 		return fmt.Errorf("directory database %s: indexes: %w", file, err)
 	}
-	return nil
+	return s.lookForSpecial(s.base.bolt)
 }
 
 // remember takes from a transaction what the writer keeps in memory.

@@ -14,7 +14,7 @@ import (
 )
 
 // Operation is a change of one entry (*Add, *Modify, *Delete, *Rename; of a replica *Replicate, *Remove),
-// *Context, a part of the work on indexes, or the end of a Load.
+// *Context, a *Batch, a part of the work on indexes, or the end of a Load.
 type Operation interface {
 	// apply checks the operation, then makes it. An *ldapwire.Error refuses it, with nothing changed;
 	// any other error fails the transaction.
@@ -26,6 +26,9 @@ type Write struct {
 	// By is the DN that goes to creatorsName and modifiersName.
 	By string
 	Op Operation
+	Conditions
+
+	before, after []byte
 
 	done chan struct{}
 	err  error
@@ -76,7 +79,7 @@ func (s *Store) writer() {
 	for w := range s.queue {
 		group = append(group[:0], w)
 	more:
-		for len(group) < s.opt.GroupCommit && !replaces(w) {
+		for len(group) < s.opt.GroupCommit && !alone(w) {
 			var open bool
 			select {
 			case w, open = <-s.queue:
@@ -88,9 +91,13 @@ func (s *Store) writer() {
 				break more
 			}
 		}
-		if last := group[len(group)-1]; replaces(last) {
+		if last := group[len(group)-1]; alone(last) {
 			s.commitGroup(group[:len(group)-1])
-			s.replace(last)
+			if replaces(last) {
+				s.replace(last)
+			} else {
+				s.commitGroup(group[len(group)-1:])
+			}
 			continue
 		}
 		s.commitGroup(group)
@@ -151,6 +158,9 @@ type writing struct {
 	cookie   string
 	changed  bool
 	nodes    bool // names of nodes changed: the cache must go
+
+	write *Write // under way; nil in a load
+	last  uint64 // id of the entry that put wrote last
 }
 
 func (s *Store) commit(group []*Write) (err error) {
@@ -177,17 +187,15 @@ func (s *Store) commit(group []*Write) (err error) {
 	w.entryB.FillPercent = 0.9 // ids ascend
 	w.logB.FillPercent = 0.9
 	for _, x := range group {
-		x.err, x.csn = nil, ""
-		w.by, w.csn = x.By, ""
-		r.entry, r.tree, r.index = nil, nil, nil // cursors do not survive changes
-		r.table = s.attrs.table.Load()           // the operation before may have named new attributes
 		var refused *ldapwire.Error
-		if err := x.Op.apply(w); errors.As(err, &refused) {
+		if err := w.carryOut(x); errors.As(err, &refused) {
 			x.err = refused
+			if _, batch := x.Op.(*Batch); batch { // it is alone in its transaction
+				return tx.Rollback()
+			}
 		} else if err != nil {
 			return err
 		}
-		x.csn = w.csn
 	}
 	if !w.changed {
 		return tx.Rollback()
@@ -289,6 +297,8 @@ func (w *writing) put(id, parent uint64, rdn []byte, was, is []Attribute) error 
 	if err := w.entryB.Put(idKey(nil, id), raw); err != nil {
 		return err
 	}
+	w.last = id
+	w.store.noteSpecial(is)
 	return updateIndex(w.indexB, id, w.store.keysOf(was), w.store.keysOf(is))
 }
 

@@ -14,6 +14,7 @@ func (x *session) bind(w *work) error {
 		return err
 	}
 	x.who = anonymous
+	x.txn = nil
 	err := w.bind.Parse(w.msg.Body)
 	if err == nil {
 		err = x.authenticate(w)

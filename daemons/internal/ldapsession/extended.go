@@ -7,7 +7,8 @@ import (
 )
 
 // supportedExtensions are published in the root DSE; StartTLS only where there is a certificate.
-var supportedExtensions = []string{ldapwire.OIDWhoAmI, ldapwire.OIDPasswordModify, ldapwire.OIDCancel}
+var supportedExtensions = []string{ldapwire.OIDWhoAmI, ldapwire.OIDPasswordModify, ldapwire.OIDCancel,
+	ldapwire.OIDTransactionStart, ldapwire.OIDTransactionEnd}
 
 // extended: RFC 4511 §4.12.
 func (x *session) extended(w *work) error {
@@ -30,6 +31,11 @@ func (x *session) extended(w *work) error {
 		return x.passwordModify(w)
 	case ldapwire.OIDCancel:
 		return x.cancel(w)
+	case ldapwire.OIDTransactionStart:
+		x.startTransaction(w)
+		return nil
+	case ldapwire.OIDTransactionEnd:
+		return x.endTransaction(w)
 	}
 	x.fail(w, ldapwire.Errorf(ldapwire.ProtocolError, "extended operation %.64q is not supported", w.ext.Name))
 	return nil

@@ -3,6 +3,7 @@ package ldapsession
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"hash/fnv"
 	"math"
 	"time"
@@ -34,6 +35,10 @@ type searching struct {
 	last     uint64 // id of the last entry returned
 	sent     int
 	deadline time.Duration // since boot; 0 for none
+
+	head      []byte // what is sent first: references
+	controls  []byte // of the answer, beside that of pages
+	lastPlace []byte // of a sorted search: position of the last entry returned
 }
 
 // search: RFC 4511 §4.5.
@@ -63,14 +68,13 @@ func (x *session) search(w *work) error {
 		x.fail(w, ldapwire.Errorf(ldapwire.InsufficientAccessRights, "bind first"))
 		return nil
 	}
-	if w.base == nil || !bytes.Equal(w.base, q.Base) {
-		w.base = nil
-		norm, err := x.s.opt.Store.CheckDN(q.Base)
-		if err != nil {
-			x.fail(w, err)
-			return nil
-		}
-		w.norm, w.base = norm, bytes.Clone(q.Base)
+	if w.ctl.original && len(x.s.opt.Referral) > 0 { // RFC 6171
+		x.answer(w, x.s.referral())
+		return nil
+	}
+	if err := x.base(w, r); err != nil {
+		x.fail(w, err)
+		return nil
 	}
 	w.filter = x.s.opt.Store.Compile(&q.Filter, w.filter)
 	if w.ctl.synced {
@@ -81,17 +85,34 @@ func (x *session) search(w *work) error {
 		return nil
 	}
 	s := searching{id: w.msg.ID, sel: x.s.opt.Store.Select(q.RawAttributes, q.Attributes), view: dirstore.View{TypesOnly: q.TypesOnly}}
+	if err := x.special(w, r, &s); err != nil {
+		x.fail(w, err)
+		return nil
+	}
 	x.bounds(&s, q)
+	if w.ctl.valued {
+		s.view.Values = x.s.opt.Store.Compile(&w.ctl.values, nil)
+	}
+	var sorted *sorting
+	if w.ctl.sorted || w.ctl.viewed {
+		if sorted = x.sortControls(w, &s); sorted == nil && s.controls == nil {
+			return nil
+		}
+	}
 	if w.ctl.paged {
-		if done, err := x.page(w, &s); done || err != nil {
+		if done, err := x.page(w, &s, sorted); done || err != nil {
 			if err != nil {
 				x.fail(w, err)
 			}
 			return nil
 		}
 	}
+	if sorted != nil {
+		return x.searchSorted(w, sorted)
+	}
 	if w.plan.Small(inlineCandidates) {
 		s.plan = &w.plan
+		w.out = append(w.out, s.head...)
 		out, done, err := x.step(r, &s, w.out, math.MaxInt)
 		w.out = out
 		if err != nil {
@@ -102,6 +123,85 @@ func (x *session) search(w *work) error {
 		return nil
 	}
 	return x.searchLong(w, &s)
+}
+
+// base finds what the search is under: it follows aliases in the name if it is asked to, answers a
+// name that is elsewhere with a referral, and looks at the assertion (RFC 4528 §3).
+func (x *session) base(w *work, r *dirstore.Reader) error {
+	q, store := &w.search, x.s.opt.Store
+	if w.base == nil || !bytes.Equal(w.base, q.Base) {
+		w.base = nil
+		norm, err := store.CheckDN(q.Base)
+		if err != nil {
+			return err
+		}
+		w.norm, w.base = norm, bytes.Clone(q.Base)
+	}
+	if store.Special()&dirstore.HasAliases != 0 && q.Deref >= derefFinding {
+		norm, err := r.Dereference(w.norm)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(norm, w.norm) {
+			w.norm, w.base = norm, nil // true of this search only
+		}
+	}
+	if !w.ctl.manage {
+		if err := r.Referral(w.norm, q.Base, q.Scope); err != nil {
+			return err
+		}
+	}
+	if w.ctl.asserted {
+		return x.assert(w, r, w.norm)
+	}
+	return nil
+}
+
+// assert looks at the assertion control of a search or compare.
+func (x *session) assert(w *work, r *dirstore.Reader, norm []byte) error {
+	if !x.maySee(norm) {
+		return &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+	}
+	id, err := r.Resolve(norm)
+	if err != nil {
+		return err
+	}
+	f, ok, err := r.Get(id)
+	if err != nil {
+		return err
+	}
+	if !ok || !r.Matches(&f, x.s.opt.Store.Compile(&w.ctl.assertion, nil)) {
+		return &ldapwire.Error{Code: ldapwire.AssertionFailed}
+	}
+	return nil
+}
+
+// maySee reports whether the identity may search and compare the entry of this normal name.
+func (x *session) maySee(norm []byte) bool {
+	return x.who.rights.ReadAll || x.who.rights.ReadSelf && bytes.Equal(norm, x.who.norm)
+}
+
+// Values of derefAliases (RFC 4511 §4.5.1.3): 1 in searching, 2 finding the base, 3 always.
+const (
+	derefFinding = 2
+	derefBoth    = 3
+)
+
+// special restrains the search to the entries that are shown, and makes the references of those that are
+// elsewhere. An identity that may see only its own entry has been restrained already.
+func (x *session) special(w *work, r *dirstore.Reader, s *searching) error {
+	if !x.who.rights.ReadAll {
+		return nil
+	}
+	refs, err := r.Restrain(&w.plan, dirstore.Visible{Manage: w.ctl.manage, Subentries: w.ctl.visible,
+		Aliases: w.search.Deref == derefBoth || w.search.Deref == derefFinding-1})
+	if w.ctl.paged && len(w.ctl.pageCookie) > 0 {
+		return err // they came with the first page
+	}
+	for _, ref := range refs {
+		s.head = ldapwire.AppendReference(s.head, s.id, ref)
+	}
+	return err
 }
 
 // plan starts the search on the store.
@@ -147,18 +247,25 @@ func (x *session) bounds(s *searching, q *ldapwire.Search) {
 
 // page prepares a page of a paged search (RFC 2696). The cookie is the id of the last entry returned
 // and a key of the search: the server keeps nothing between the pages. done means that it was answered.
-func (x *session) page(w *work, s *searching) (done bool, err error) {
+func (x *session) page(w *work, s *searching, sorted *sorting) (done bool, err error) {
 	h := fnv.New64a()
 	h.Write(w.norm)
 	h.Write([]byte{byte(w.search.Scope)})
 	h.Write([]byte(w.search.Filter.String()))
+	for _, k := range w.ctl.sort {
+		fmt.Fprintf(h, "%q%q%t", k.Attribute, k.Rule, k.Reverse)
+	}
 	s.key = h.Sum64()
 	if c := w.ctl.pageCookie; len(c) > 0 {
-		if len(c) != 16 || binary.BigEndian.Uint64(c[8:]) != s.key {
+		if len(c) < 16 || (len(c) > 16) != (sorted != nil) || len(c) > maxCookie || binary.BigEndian.Uint64(c[8:]) != s.key {
 			return false, ldapwire.Errorf(ldapwire.UnwillingToPerform, "the cookie belongs to another search")
 		}
 		s.last = binary.BigEndian.Uint64(c)
-		w.plan.Skip(s.last)
+		if sorted != nil {
+			sorted.after = &place{bytes.Clone(c[16:]), s.last}
+		} else {
+			w.plan.Skip(s.last)
+		}
 		if w.ctl.pageSize == 0 { // RFC 2696 §3: the client gives the search up
 			w.out = x.searchDone(w.out, &searching{id: s.id, paged: true}, ended)
 			return true, nil
@@ -225,14 +332,13 @@ func (x *session) searchDone(out []byte, s *searching, how progress) []byte {
 	x.s.metrics.count(ldapwire.OpSearchRequest, r.Code)
 	x.s.metrics.entries.Add(float64(s.sent))
 	if !s.paged {
-		return ldapwire.AppendResponse(out, s.id, ldapwire.OpSearchResultDone, &r)
+		return ldapwire.AppendResponseControls(out, s.id, ldapwire.OpSearchResultDone, &r, s.controls)
 	}
 	var cookie []byte
 	if how == limited {
-		cookie = binary.BigEndian.AppendUint64(cookie, s.last)
-		cookie = binary.BigEndian.AppendUint64(cookie, s.key)
+		cookie = s.cookie()
 	}
-	return ldapwire.AppendResponseControls(out, s.id, ldapwire.OpSearchResultDone, &r, ldapwire.AppendPaged(nil, 0, cookie))
+	return ldapwire.AppendResponseControls(out, s.id, ldapwire.OpSearchResultDone, &r, ldapwire.AppendPaged(s.controls, 0, cookie))
 }
 
 // searchLong carries a search on beside the reading goroutine.
@@ -260,12 +366,12 @@ func (x *session) searchLong(w *work, s *searching) error {
 func clip(s string) string { return s[:min(len(s), 200)] }
 
 func (x *session) carryOn(s *searching, op *operation) {
-	out := make([]byte, 0, chunkOctets+4<<10)
-	for {
+	out := append(make([]byte, 0, chunkOctets+4<<10), s.head...)
+	for ; ; out = out[:0] {
 		r, err := x.s.opt.Store.Read()
 		how := ended
 		if err == nil {
-			out, how, err = x.step(r, s, out[:0], chunkEntries)
+			out, how, err = x.step(r, s, out, chunkEntries)
 			r.Close()
 		}
 		if op.abandoned.Load() {
@@ -295,7 +401,11 @@ func (x *session) searchVirtual(w *work, f *dirstore.Found) error {
 	w.filter = x.s.opt.Store.Compile(&w.search.Filter, w.filter)
 	if r.Matches(f, w.filter) {
 		sel := x.s.opt.Store.Select(w.search.RawAttributes, w.search.Attributes)
-		if w.out, err = r.AppendEntry(w.out, w.msg.ID, f, sel, dirstore.View{TypesOnly: w.search.TypesOnly}, nil); err != nil {
+		view := dirstore.View{TypesOnly: w.search.TypesOnly}
+		if w.ctl.valued {
+			view.Values = x.s.opt.Store.Compile(&w.ctl.values, nil)
+		}
+		if w.out, err = r.AppendEntry(w.out, w.msg.ID, f, sel, view, nil); err != nil {
 			x.fail(w, err)
 			return nil
 		}
@@ -331,13 +441,25 @@ func (x *session) compareEntry(w *work) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	rights := &x.who.rights
-	if !rights.ReadAll && !(rights.ReadSelf && bytes.Equal(norm, x.who.norm)) {
+	if !x.maySee(norm) {
 		return false, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+	}
+	if w.ctl.original && len(x.s.opt.Referral) > 0 { // RFC 6171
+		return false, &ldapwire.Error{Code: ldapwire.Referral, Referrals: x.s.opt.Referral}
 	}
 	r, err := x.read(w)
 	if err != nil {
 		return false, err
+	}
+	if !w.ctl.manage {
+		if err := r.Referral(norm, c.DN, ldapwire.BaseObject); err != nil {
+			return false, err
+		}
+	}
+	if w.ctl.asserted {
+		if err := x.assert(w, r, norm); err != nil {
+			return false, err
+		}
 	}
 	id, err := r.Resolve(norm)
 	if err != nil {

@@ -28,6 +28,7 @@ type Rights struct {
 	// way; Add, whether it may add that entry. Deleting and renaming entries need Write.
 	Modify   func(norm []byte, changes []ldapwire.Change) bool
 	Add      func(norm []byte, attributes []ldapwire.Attribute) bool
+	Proxy    bool // may act for others (RFC 4370)
 	NoLimits bool // the limits on entries and time do not apply
 }
 
@@ -39,6 +40,7 @@ type Limits struct {
 	MessageAnonymous int
 	FilterTerms      int
 	FilterDepth      int
+	Sorted           int // entries that a sorted search may have to sort
 	Operations       int
 	Idle             time.Duration
 	Unbound          time.Duration
@@ -47,7 +49,7 @@ type Limits struct {
 
 // DefaultLimits are for tests; a role has its own, from its configuration.
 var DefaultLimits = Limits{Entries: 10000, Time: time.Minute, Message: 4 << 20, MessageAnonymous: 64 << 10,
-	FilterTerms: 1024, FilterDepth: 32, Operations: 64, Idle: 30 * time.Minute, Unbound: time.Minute, Write: 30 * time.Second}
+	FilterTerms: 1024, FilterDepth: 32, Sorted: 100_000, Operations: 64, Idle: 30 * time.Minute, Unbound: time.Minute, Write: 30 * time.Second}
 
 // Options of a Server.
 type Options struct {
@@ -87,8 +89,11 @@ type Server struct {
 	rootEntry *dirstore.Found
 	subschema *dirstore.Found
 	metrics   *metrics
+	sorts     chan struct{} // holds one for each sorted search under way
 	work      sync.Pool
 	buffers   sync.Pool
+
+	transactions atomic.Uint64 // identifiers given
 
 	ready    atomic.Bool
 	now      atomic.Int64 // coarse time since boot in ns, kept by the sweeper
@@ -105,7 +110,7 @@ type Server struct {
 
 // New makes a server. Close frees it.
 func New(opt Options) (*Server, error) {
-	s := &Server{opt: opt, listeners: map[net.Listener]bool{}, sessions: map[*session]bool{},
+	s := &Server{opt: opt, sorts: make(chan struct{}, maxSorts), listeners: map[net.Listener]bool{}, sessions: map[*session]bool{},
 		gone: make(chan struct{}), sweeping: make(chan struct{}), swept: make(chan struct{})}
 	s.SetLimits(opt.Limits)
 	s.SetRootPassword(opt.RootPassword)

@@ -39,6 +39,7 @@ type session struct {
 
 	// Of the reading goroutine.
 	who     *identity
+	txn     *transaction   // nil: none was started
 	updates sync.WaitGroup // updates without an answer yet
 	others  sync.WaitGroup // all operations that run beside the reading goroutine
 
@@ -274,10 +275,15 @@ func (x *session) handle(w *work, frame []byte) error {
 		return err
 	}
 	if err == nil {
-		err = w.ctl.parse(m)
+		err = w.ctl.parse(m, x.s.wireLimits())
 	}
 	if err == nil && (m.Op == ldapwire.OpBindRequest || m.Op == ldapwire.OpCompareRequest) {
 		err = x.s.unready()
+	}
+	if err == nil && w.ctl.proxied {
+		own := x.who
+		defer func() { x.who = own }()
+		err = x.actFor(w)
 	}
 	if err != nil {
 		x.fail(w, err)
@@ -309,7 +315,7 @@ func result(err error) *ldapwire.Result {
 	case err == nil:
 		return &ldapwire.Result{}
 	case errors.As(err, &e):
-		return &ldapwire.Result{Code: e.Code, Message: e.Message, Matched: e.Matched}
+		return &ldapwire.Result{Code: e.Code, Message: e.Message, Matched: e.Matched, Referrals: e.Referrals}
 	case errors.Is(err, ldapwire.ErrBER) || errors.Is(err, ldapwire.ErrTooLarge):
 		return &ldapwire.Result{Code: ldapwire.ProtocolError, Message: err.Error()}
 	case errors.Is(err, ErrBusy):

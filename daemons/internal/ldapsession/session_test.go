@@ -52,7 +52,7 @@ func start(t testing.TB, change ...func(*Options, *Listening)) *fixture {
 		Rights: func(_ *dirstore.Reader, e *dirstore.Found, norm []byte) Rights {
 			switch {
 			case e == nil:
-				return Rights{ReadSelf: true, ReadAll: true, Write: true, NoLimits: true}
+				return Rights{ReadSelf: true, ReadAll: true, Write: true, NoLimits: true, Proxy: true}
 			case bytes.HasPrefix(norm, []byte("cn=")):
 				return Rights{ReadSelf: true, ReadAll: true}
 			}

@@ -30,11 +30,21 @@ func (x *session) update(w *work, frame []byte) error {
 		x.fail(w, err)
 		return nil
 	}
+	write := &dirstore.Write{By: x.who.dn, Op: op, Conditions: x.conditions(w)}
+	if write.Assert != nil || write.Before != nil || write.After != nil {
+		if norm, err := x.s.opt.Store.CheckDN(dn); err != nil || !x.maySee(norm) {
+			x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
+			return nil
+		}
+	}
+	if w.ctl.inTxn {
+		x.queueUpdate(w, write, len(frame))
+		return nil
+	}
 	running, err := x.begin(w, true, false)
 	if err != nil {
 		return err
 	}
-	write := &dirstore.Write{By: x.who.dn, Op: op}
 	w.closeReader()
 	x.s.opt.Store.Submit(write)
 	who := x.attrs()
@@ -45,7 +55,7 @@ func (x *session) update(w *work, frame []byte) error {
 		x.s.metrics.count(m.Op, r.Code)
 		x.log.Info("directory update", who, "operation", m.Op.String(), "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
 		running.answered.Store(true)
-		_ = x.out.send(ldapwire.AppendResponse(nil, m.ID, m.Op.Response(), r)) // who has gone gets no answer
+		_ = x.out.send(ldapwire.AppendResponseControls(nil, m.ID, m.Op.Response(), r, readControls(write))) // who has gone gets no answer
 	}()
 	return nil
 }
@@ -93,7 +103,7 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 		}
 		return &dirstore.Modify{DN: r.DN, Changes: r.Changes}, r.DN, x.writable(r.DN)
 	case ldapwire.OpDelRequest:
-		return &dirstore.Delete{DN: m.Body}, m.Body, x.writable(m.Body)
+		return &dirstore.Delete{DN: m.Body, Tree: w.ctl.tree}, m.Body, x.writable(m.Body)
 	}
 	var r ldapwire.ModifyDN
 	if err := r.Parse(m.Body); err != nil {

@@ -27,9 +27,10 @@ func (s *Server) makeVirtualEntries() (err error) {
 	list := []ldapwire.Attribute{
 		one("objectClass", "top", "OpenLDAProotDSE"),
 		one("namingContexts", s.opt.Store.Suffix()),
-		one("supportedControl", supportedControls...),
+		one("supportedControl", supportedControls()...),
 		one("supportedExtension", extensions...),
-		one("supportedFeatures", ldapwire.OIDAllOpAttrs, ldapwire.OIDTrueFalseFilters, ldapwire.OIDIncrement, oidObjectClassAttrs),
+		one("supportedFeatures", ldapwire.OIDAllOpAttrs, ldapwire.OIDTrueFalseFilters, ldapwire.OIDIncrement, ldapwire.OIDObjectClassAttrs,
+			ldapwire.OIDLanguageTags, ldapwire.OIDLanguageRanges),
 		one("supportedLDAPVersion", "3"),
 		one("vendorName", "Shoal"),
 	}
@@ -54,9 +55,6 @@ func (s *Server) makeVirtualEntries() (err error) {
 	})
 	return err
 }
-
-// oidObjectClassAttrs: RFC 4529, attributes by object class.
-const oidObjectClassAttrs = "1.3.6.1.4.1.4203.1.5.2"
 
 // virtualEntry gives the root DSE or the subschema subentry if the search is for it; else nil.
 func (s *Server) virtualEntry(q *ldapwire.Search) *dirstore.Found {

@@ -46,12 +46,16 @@ const (
 	ObjectClassModsProhibited    Code = 69
 	AffectsMultipleDSAs          Code = 71
 	Other                        Code = 80
-	Canceled                     Code = 118  // RFC 3909
-	NoSuchOperation              Code = 119  // RFC 3909
-	TooLate                      Code = 120  // RFC 3909
-	CannotCancel                 Code = 121  // RFC 3909
-	AssertionFailed              Code = 122  // RFC 4528
-	SyncRefreshRequired          Code = 4096 // RFC 4533
+	Canceled                     Code = 118   // RFC 3909
+	NoSuchOperation              Code = 119   // RFC 3909
+	TooLate                      Code = 120   // RFC 3909
+	CannotCancel                 Code = 121   // RFC 3909
+	AssertionFailed              Code = 122   // RFC 4528
+	AuthorizationDenied          Code = 123   // RFC 4370
+	SortControlMissing           Code = 60    // draft-ietf-ldapext-ldapv3-vlv
+	OffsetRangeError             Code = 61    // draft-ietf-ldapext-ldapv3-vlv
+	SyncRefreshRequired          Code = 4096  // RFC 4533
+	NoOperation                  Code = 16654 // draft-zeilenga-ldap-noop, as OpenLDAP has it
 )
 
 var codeNames = map[Code]string{
@@ -76,6 +80,8 @@ var codeNames = map[Code]string{
 	AffectsMultipleDSAs: "affectsMultipleDSAs", Other: "other", Canceled: "canceled",
 	NoSuchOperation: "noSuchOperation", TooLate: "tooLate", CannotCancel: "cannotCancel",
 	AssertionFailed: "assertionFailed", SyncRefreshRequired: "e-syncRefreshRequired",
+	AuthorizationDenied: "authorizationDenied", SortControlMissing: "sortControlMissing",
+	OffsetRangeError: "offsetRangeError", NoOperation: "noOperation",
 }
 
 // String gives the name that RFC 4511 uses.
@@ -89,9 +95,10 @@ func (c Code) String() string {
 // Error is a failure that is answered with a result code. Matched is the matchedDN of the answer:
 // the nearest superior that exists, where the code calls for one (RFC 4511 §4.1.9).
 type Error struct {
-	Code    Code
-	Message string
-	Matched string
+	Code      Code
+	Message   string
+	Matched   string
+	Referrals []string // URIs; only with Code Referral
 }
 
 func (e *Error) Error() string {

@@ -33,7 +33,7 @@ func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) l
 	servers = append([]byte(","), servers...)
 	return func(r *dirstore.Reader, entry *dirstore.Found, norm []byte) ldapsession.Rights {
 		if entry == nil {
-			return ldapsession.Rights{ReadSelf: true, ReadAll: true, Write: true, NoLimits: true, Secrets: true}
+			return ldapsession.Rights{ReadSelf: true, ReadAll: true, Write: true, NoLimits: true, Secrets: true, Proxy: true}
 		}
 		rdn, below := bytes.CutSuffix(norm, servers)
 		if !below || !bytes.HasPrefix(rdn, []byte("cn=")) || bytes.ContainsRune(rdn, ',') {

@@ -100,6 +100,8 @@ type Limits struct {
 	// FilterTerms and FilterDepth bound a filter.
 	FilterTerms int `hcl:"filter_terms,optional" conf:"live" default:"1024" min:"1" max:"100000"`
 	FilterDepth int `hcl:"filter_depth,optional" conf:"live" default:"32" min:"1" max:"100"`
+	// Sorted bounds how many entries a sorted search or a list view may find.
+	Sorted int `hcl:"sorted,optional" conf:"live" default:"100000" min:"1" max:"10000000"`
 	// Operations bounds what one connection has under way; more are not read until some are done.
 	Operations int `hcl:"operations,optional" conf:"live" default:"64" min:"1" max:"10000"`
 	// Idle ends a connection that asks nothing, Unbound one that never binds, Write one whose client

@@ -166,7 +166,7 @@ func (v *vault) openServer(c *Config) error {
 
 func (l *Limits) session() ldapsession.Limits {
 	return ldapsession.Limits{Entries: l.Entries, Time: l.Time, Message: int(l.Message), MessageAnonymous: int(l.MessageAnonymous),
-		FilterTerms: l.FilterTerms, FilterDepth: l.FilterDepth, Operations: l.Operations, Idle: l.Idle, Unbound: l.Unbound, Write: l.Write}
+		FilterTerms: l.FilterTerms, FilterDepth: l.FilterDepth, Sorted: l.Sorted, Operations: l.Operations, Idle: l.Idle, Unbound: l.Unbound, Write: l.Write}
 }
 
 // Run serves until ctx ends.
