@@ -176,11 +176,16 @@ func (l *Load) came(id *[16]byte) bool {
 // Add takes an entry. An *ldapwire.Error refuses it, and the load goes on; any other error ends the load:
 // call Abort. The operation is kept when it must be done later.
 func (l *Load) Add(op *Replicate) error {
-	s := l.s
-	name, norm, e, err := op.entry(s)
+	name, norm, e, err := op.entry(l.s)
 	if err != nil {
 		return err
 	}
+	return l.place(op, name, norm, e)
+}
+
+// place is Add for an operation that was taken apart.
+func (l *Load) place(op *Replicate, name dirschema.DN, norm []byte, e *Entry) error {
+	s := l.s
 	hash := nameHash(norm)
 	rdnNorm, up := splitNorm(norm)
 	var parent uint64

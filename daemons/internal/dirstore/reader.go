@@ -200,7 +200,15 @@ func (r *Reader) nodeByName(norm []byte) (*node, error) {
 }
 
 // node gives the name of an entry that has, or may have, subordinates.
-func (r *Reader) node(id uint64) (*node, error) {
+func (r *Reader) node(id uint64) (*node, error) { return r.nodeAt(id, 0) }
+
+// maxDepth is above the depth of every tree: names have at most 128 parts.
+const maxDepth = 1024
+
+func (r *Reader) nodeAt(id uint64, depth int) (*node, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("entry %d: %w: it lies under itself", id, errRecord)
+	}
 	if r.nodes != nil {
 		r.nodes.mu.RLock()
 		n := r.nodes.byID[id]
@@ -218,7 +226,7 @@ func (r *Reader) node(id uint64) (*node, error) {
 	}
 	n := &node{id: id, dn: bytes.Clone(rec.rdn)}
 	if rec.parent != 0 {
-		up, err := r.node(rec.parent)
+		up, err := r.nodeAt(rec.parent, depth+1)
 		if err != nil {
 			return nil, err
 		}

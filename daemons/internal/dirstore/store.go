@@ -106,6 +106,7 @@ type Store struct {
 	metrics      metrics
 	readers      sync.Pool
 	loading      atomic.Bool
+	frozen       atomic.Bool    // updates are refused: the content is being replaced
 	retired      sync.WaitGroup // databases that were replaced and still have readers
 	selections   selectionCache
 	objectClass  *dirschema.AttributeType

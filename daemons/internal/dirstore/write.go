@@ -57,6 +57,10 @@ func (s *Store) Submit(w *Write) {
 		w.finish(&ldapwire.Error{Code: ldapwire.Unavailable, Message: ErrClosed.Error()})
 		return
 	}
+	if s.frozen.Load() && !goesOn(w) {
+		w.finish(errFrozen)
+		return
+	}
 	s.queue <- w
 }
 
