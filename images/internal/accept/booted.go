@@ -29,9 +29,6 @@ type Container struct {
 	done chan error
 }
 
-// haltSignal is SIGRTMIN+3 as the C library counts: "halt", see systemd(1).
-const haltSignal = syscall.Signal(37)
-
 // patience bounds each wait; on an idle machine a container is ready after some seconds.
 const patience = 4 * time.Minute
 
@@ -114,24 +111,34 @@ func (c *Container) Run(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// Close ends the container.
+// Close ends the container. Nothing of it is wanted any more: its first process is killed, and with that all the others. The
+// kernel lets the first one go when the last of them has ended, and only then nobody writes to the tree.
 func (c *Container) Close() error {
-	// nspawn's own way: the first process is asked to halt, then the group is killed.
-	if pid, err := strconv.Atoi(c.pid); err == nil {
-		_ = syscall.Kill(pid, haltSignal)
+	ignoreGone := func(err error) error {
+		if errors.Is(err, syscall.ESRCH) {
+			return nil
+		}
+		return err
 	}
-	timer := time.NewTimer(15 * time.Second)
-	defer timer.Stop()
-	select {
-	case err := <-c.done:
-		c.done <- err
-	case <-timer.C:
+	pid, err := strconv.Atoi(c.pid)
+	if err == nil {
+		err = ignoreGone(syscall.Kill(pid, syscall.SIGKILL))
+	} else {
+		err = nil // it never came up
 	}
-	err := syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
-	if errors.Is(err, syscall.ESRCH) {
-		err = nil
-	}
+	err = errors.Join(err, ignoreGone(syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)))
 	<-c.done
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for pid > 0 && syscall.Kill(pid, 0) == nil {
+		select {
+		case <-end.C:
+			return errors.Join(err, fmt.Errorf("the container's first process %d does not end", pid))
+		case <-tick.C:
+		}
+	}
 	return errors.Join(err, os.RemoveAll(c.root))
 }
 
