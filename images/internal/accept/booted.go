@@ -169,7 +169,7 @@ func Booted(ctx context.Context, c *Container, base, r *recipe.Role) ([]string, 
 		return nil, err
 	}
 	for _, unit := range failed {
-		if slices.Contains(r.VMUnits, unit) || slices.Contains(inContainers, unit) || slices.Contains(r.Daemons, unit) && !slices.Contains(r.Active, unit) {
+		if slices.Contains(r.VMUnits, unit) || isVolume(unit) || slices.Contains(inContainers, unit) || slices.Contains(r.Daemons, unit) && !slices.Contains(r.Active, unit) {
 			continue
 		}
 		out, _ := c.Run(ctx, "journalctl", "--no-pager", "--lines=10", "--unit", unit)
@@ -204,6 +204,11 @@ func Booted(ctx context.Context, c *Container, base, r *recipe.Role) ([]string, 
 var inContainers = []string{"chrony.service", "systemd-sysctl.service", "systemd-modules-load.service", "systemd-networkd-wait-online.service",
 	"chrony-wait.service", "systemd-udevd.service", "systemd-remount-fs.service", "clamav-freshclam.service",
 	"run-rpc_pipefs.mount", "proc-fs-nfsd.mount"}
+
+// isVolume tells the mounts of a seed's volumes: they are NFS, which a container does not have.
+func isVolume(unit string) bool {
+	return strings.HasPrefix(unit, "srv-shoal-") && strings.HasSuffix(unit, ".mount")
+}
 
 func (c *Container) failed(ctx context.Context) ([]string, error) {
 	out, err := c.Run(ctx, "systemctl", "list-units", "--state=failed", "--no-legend", "--plain", "--output=json")
