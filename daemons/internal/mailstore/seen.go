@@ -67,15 +67,34 @@ func (a *Account) seen(ctx context.Context, key string) (n int64, alive bool, er
 
 // MarkSeen marks a key as seen for a time. first is false when it was marked already, by whomever, and has not expired.
 func (a *Account) MarkSeen(ctx context.Context, key string, lifetime time.Duration) (first bool, err error) {
+	_, first, err = a.Claim(ctx, key, lifetime)
+	return first, err
+}
+
+// Claim marks a key for a time, as MarkSeen does, and gives the turn that Extend wants: who has it may do what the key stands for until
+// then, and nobody else.
+func (a *Account) Claim(ctx context.Context, key string, lifetime time.Duration) (turn int64, got bool, err error) {
 	n, alive, err := a.seen(ctx, key)
 	if err != nil || alive {
-		return false, err
+		return 0, false, err
 	}
+	got, err = a.mark(ctx, key, n+1, lifetime)
+	return n + 1, got, err
+}
+
+// Extend gives a claim another lifetime from now, which may be 0 or less: it ends. got is false when somebody else has it by now.
+func (a *Account) Extend(ctx context.Context, key string, turn int64, lifetime time.Duration) (next int64, got bool, err error) {
+	got, err = a.mark(ctx, key, turn+1, lifetime)
+	return turn + 1, got, err
+}
+
+// mark makes the n-th link of a key, unless somebody has.
+func (a *Account) mark(ctx context.Context, key string, n int64, lifetime time.Duration) (first bool, err error) {
 	dir, err := a.seenDir(key)
 	if err != nil {
 		return false, err
 	}
-	path := dir + "/" + key + "." + strconv.FormatInt(n+1, 10)
+	path := dir + "/" + key + "." + strconv.FormatInt(n, 10)
 	target := strconv.FormatInt(a.vol.clk.Now().Add(lifetime).Unix(), 36)
 	err = a.vol.do(ctx, func() error {
 		err := a.vol.fs.Symlink(target, path)
