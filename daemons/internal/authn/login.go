@@ -153,6 +153,11 @@ func (a *authenticator) check(ctx context.Context, user, password, remote string
 			return nil, false, err
 		}
 	}
+	if acc.Provisional { // the login has made it
+		if acc, err = a.dir.Account(ctx, address); err != nil {
+			return nil, cached, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
 	return acc, cached, a.status(ctx, acc)
 }
 

@@ -35,6 +35,7 @@ import (
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/lmtpsession"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/migrate"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/popsession"
 	"shoal/daemons/internal/sievesession"
@@ -61,6 +62,7 @@ type box struct {
 	public *pki.Public
 	dir    *dirclient.Client
 	auth   *authn.Authenticator
+	comes  *migrate.Migrator
 	store  *mailstore.Store
 	sender *hint.Sender
 	hints  *hint.Server
@@ -109,6 +111,9 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	if err := b.buildStore(c); err != nil {
 		return nil, err
 	}
+	if err := b.buildLogin(c); err != nil {
+		return nil, err
+	}
 	if err := b.buildSessions(c); err != nil {
 		return nil, err
 	}
@@ -142,10 +147,7 @@ func (b *box) buildDirectory(c *Config) error {
 		return err
 	}
 	b.undo = append(b.undo, b.dir.Close)
-	b.auth, err = authn.New(authn.Options{
-		Directory: b.dir, Suffix: b.dir.Suffix(), Settings: &c.Login, Metrics: b.env.Metrics, Clock: b.env.Clock,
-	})
-	return err
+	return nil
 }
 
 func (b *box) buildStore(c *Config) (err error) {
@@ -314,6 +316,7 @@ func (b *box) Run(ctx context.Context) error {
 	all.Go(func() { b.watch.run(ctx) })
 	all.Go(func() { awaitVolumes(ctx, b.env.Clock, b.store, b.absent, b.env.Log) })
 	all.Go(func() { b.finder.run(ctx) })
+	all.Go(func() { b.comes.Run(ctx) })
 	select {
 	case <-ctx.Done():
 		return nil // Close ends the rest

@@ -18,6 +18,7 @@ import (
 	"shoal/daemons/internal/imapsession"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/migrate"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/popsession"
 	"shoal/daemons/internal/sievesession"
@@ -71,6 +72,9 @@ type Config struct {
 	Sieve       filter.Settings     `hcl:"sieve,block"`
 	ManageSieve sievesession.Limits `hcl:"managesieve,block"`
 	Relay       *deliver.Settings   `hcl:"relay,block"`
+
+	// Migration says how mail and passwords are fetched from the servers that domains come from.
+	Migration migrate.Settings `hcl:"migration,block"`
 
 	Hints hint.Settings `hcl:"hints,block"`
 	Store Store         `hcl:"store,block"`

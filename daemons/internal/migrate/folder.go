@@ -236,6 +236,9 @@ func (r *round) stage(ctx context.Context, set imap.UIDSet, into map[uint32]*mai
 	cmd := r.c.Fetch(set, &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{{Peek: true}}})
 	var failed error
 	for msg := cmd.Next(); msg != nil; msg = cmd.Next() {
+		if failed == nil {
+			failed = r.claim.extend(ctx)
+		}
 		var uid uint32
 		var text *mailstore.Staged
 		for item := msg.Next(); item != nil; item = msg.Next() {

@@ -47,22 +47,25 @@ import (
 
 // Settings are the attributes of the block migration in a box's configuration, with their defaults.
 type Settings struct {
-	// Copies is how many accounts are copied at once, Checks how many logins are tried at old servers at once.
+	// Copies is how many accounts are copied at once.
 	Copies int `hcl:"copies,optional" default:"2" min:"0" max:"1000"`
+	// Checks is how many logins are tried at old servers at once.
 	Checks int `hcl:"checks,optional" default:"16" min:"1" max:"1000"`
-	// Interval is the time between two rounds of an account, Scan between two looks for accounts that are due.
+	// Interval is the time between two rounds of an account.
 	Interval time.Duration `hcl:"interval,optional" default:"15m" min:"1s" max:"24h"`
-	Scan     time.Duration `hcl:"scan,optional" default:"10s" min:"100ms" max:"1h"`
-	// Wait is how long a login waits for the first round of its account. Hold refuses it for now, if the round has not ended
-	// then; otherwise the user sees the mail come in.
+	// Scan is the time between two looks for accounts that are due.
+	Scan time.Duration `hcl:"scan,optional" default:"10s" min:"100ms" max:"1h"`
+	// Wait is how long a login waits for the first round of its account.
 	Wait time.Duration `hcl:"wait,optional" default:"20s" min:"0s" max:"10m"`
-	Hold bool          `hcl:"hold,optional" default:"false"`
+	// Hold refuses a login for now if the first round of its account has not ended after that time; otherwise the user sees the
+	// mail come in.
+	Hold bool `hcl:"hold,optional" default:"false"`
 	// Timeout bounds each answer of an old server.
 	Timeout time.Duration `hcl:"timeout,optional" default:"30s" min:"1s" max:"10m"`
 	// MaxMessage is the largest message that is copied. Larger ones are counted and stay where they are.
 	MaxMessage conf.Size `hcl:"max_message,optional" default:"110 MiB" min:"1 KiB" max:"4 GiB"`
 	// Claim is how long a box may copy an account without a sign of life before another one takes over.
-	Claim time.Duration `hcl:"claim,optional" default:"2m" min:"1s" max:"1h"`
+	Claim time.Duration `hcl:"claim,optional" default:"30s" min:"5s" max:"1h"`
 	// CAFile holds the certificates by which old servers are verified; empty: those of the operating system.
 	CAFile string `hcl:"ca_file,optional" conf:"path"`
 }

@@ -21,6 +21,7 @@ type job struct {
 	due     time.Duration // by the clock's Boot
 	running bool
 	hasty   bool // somebody waits for it
+	held    bool // another server had it
 	failed  int  // rounds in a row
 }
 
@@ -35,47 +36,62 @@ func (m *Migrator) Run(ctx context.Context) {
 	}
 	var all sync.WaitGroup
 	slots := make(chan struct{}, m.o.Settings.Copies)
+	from := map[string]*dirclient.Migration{}
+	scanned := map[string]time.Duration{}
 	for ctx.Err() == nil {
 		domains, err := m.o.Client.Migrations(ctx)
-		if err != nil && ctx.Err() == nil {
+		if err == nil {
+			clear(from)
+			for _, d := range domains {
+				from[d.Name] = d.Migration
+			}
+			m.forget(from)
+		} else if ctx.Err() == nil {
 			m.o.Log.WarnContext(ctx, "migrations cannot be looked up", "event", "migration", "error", err)
 		}
-		from := map[string]*dirclient.Migration{}
 		for _, d := range domains {
-			from[d.Name] = d.Migration
-			if err := m.scan(ctx, d); err != nil && ctx.Err() == nil {
-				m.o.Log.WarnContext(ctx, "accounts of a migration cannot be looked up", "event", "migration", "domain", d.Name, "error", err)
-			}
-		}
-		m.forget(from)
-		until := m.o.Clock.Boot() + m.o.Settings.Scan
-		for m.o.Clock.Boot() < until && ctx.Err() == nil {
-			j, wait := m.next(from, until)
-			if j == nil {
-				t := m.o.Clock.NewTimer(wait)
-				select {
-				case <-t.C():
-				case <-m.wake:
-				case <-ctx.Done():
+			if now := m.o.Clock.Boot(); scanned[d.Name] == 0 || now >= scanned[d.Name]+m.o.Settings.Scan {
+				scanned[d.Name] = now
+				if err := m.scan(ctx, d); err != nil && ctx.Err() == nil {
+					m.o.Log.WarnContext(ctx, "accounts of a migration cannot be looked up", "event", "migration", "domain", d.Name, "error", err)
 				}
-				t.Stop()
-				continue
 			}
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				continue
-			}
-			m.mu.Lock()
-			j.running, j.hasty = true, false
-			m.mu.Unlock()
-			all.Go(func() {
-				defer func() { <-slots }()
-				m.work(ctx, from[j.account.Domain], j)
-			})
 		}
+		m.serve(ctx, from, slots, &all)
 	}
 	all.Wait()
+}
+
+// serve works until it is time to look at the domains again, or somebody waits.
+func (m *Migrator) serve(ctx context.Context, from map[string]*dirclient.Migration, slots chan struct{}, all *sync.WaitGroup) {
+	until := m.o.Clock.Boot() + m.o.Settings.Scan
+	for m.o.Clock.Boot() < until {
+		j, wait := m.next(from, until)
+		if j == nil {
+			t := m.o.Clock.NewTimer(wait)
+			select {
+			case <-t.C():
+				continue
+			case <-m.wake:
+			case <-ctx.Done():
+			}
+			t.Stop()
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		m.mu.Lock()
+		j.running, j.hasty = true, false
+		m.mu.Unlock()
+		acc, source := j.account, from[j.account.Domain]
+		all.Go(func() {
+			defer func() { <-slots }()
+			m.work(ctx, source, acc, j)
+		})
+	}
 }
 
 // scan finds the accounts of a domain that mail is still to come for, and that this server can log in for.
@@ -143,7 +159,7 @@ func (m *Migrator) next(from map[string]*dirclient.Migration, until time.Duratio
 		if j.running || f == nil || f.State == dirclient.MigrationPaused {
 			continue
 		}
-		if j.due > now {
+		if last := f.State == dirclient.MigrationFinishing && j.failed == 0 && !j.held; j.due > now && !last {
 			wait = min(wait, j.due-now)
 			continue
 		}
@@ -165,11 +181,15 @@ func (m *Migrator) forget(from map[string]*dirclient.Migration) {
 }
 
 // work does a round of an account, if no other server does.
-func (m *Migrator) work(ctx context.Context, from *dirclient.Migration, j *job) {
+func (m *Migrator) work(ctx context.Context, from *dirclient.Migration, acc *dirclient.Account, j *job) {
 	m.mu.Lock()
-	acc, s := j.account, m.secrets[j.account.ID]
+	s := m.secrets[acc.ID]
 	m.mu.Unlock()
 	again, over, err := m.turn(ctx, from, acc, s.password)
+	held := errors.Is(err, errHeld)
+	if held {
+		err = nil
+	}
 	if err != nil && ctx.Err() == nil {
 		m.o.Log.WarnContext(ctx, "copying an account failed", "event", "migration-round", "account", acc.Address, "error", err)
 		m.m.rounds.WithLabelValues("failed").Inc()
@@ -181,7 +201,7 @@ func (m *Migrator) work(ctx context.Context, from *dirclient.Migration, j *job) 
 	} else {
 		again = min(time.Second<<min(j.failed, 20), m.o.Settings.Interval)
 	}
-	j.running, j.due = false, m.o.Clock.Boot()+again
+	j.running, j.held, j.due = false, held, m.o.Clock.Boot()+again
 	if over {
 		delete(m.jobs, acc.ID)
 		delete(m.secrets, acc.ID)
@@ -191,6 +211,9 @@ func (m *Migrator) work(ctx context.Context, from *dirclient.Migration, j *job) 
 		delete(m.rounds, acc.ID)
 	}
 }
+
+// errHeld: another server is copying the account.
+var errHeld = errors.New("another server is copying the account")
 
 // errLost: another server has the account's claim now.
 var errLost = errors.New("another server has taken over")
@@ -245,8 +268,11 @@ func (m *Migrator) turn(ctx context.Context, from *dirclient.Migration, acc *dir
 	}
 	began := m.o.Clock.Boot()
 	n, got, err := handle.Claim(ctx, claimKey(), m.o.Settings.Claim)
-	if err != nil || !got {
-		return m.o.Settings.Claim / 2, false, err
+	if err != nil {
+		return 0, false, err
+	}
+	if !got {
+		return min(m.o.Settings.Claim/2, 2*m.o.Settings.Scan), false, errHeld
 	}
 	c := &claim{m: m, handle: handle, turn: n, until: began + m.o.Settings.Claim, renewed: began}
 	defer func() { // the next one need not wait; if this fails it waits a little

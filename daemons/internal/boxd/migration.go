@@ -1,0 +1,81 @@
+package boxd
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"shoal/daemons/internal/authn"
+	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/migrate"
+)
+
+// buildLogin makes what checks logins, with the old servers of domains that are being migrated behind the directory.
+func (b *box) buildLogin(c *Config) (err error) {
+	o, err := dirclient.OptionsOf(c.Directory, b.env.Creds)
+	if err != nil {
+		return err
+	}
+	connect := func(ctx context.Context, uris []string, dn, password string) (*dirclient.Admin, error) {
+		return dirclient.Connect(ctx, dirclient.AdminOptions{URIs: uris, TLS: o.TLS, Suffix: c.Directory.Suffix, DN: dn, Password: password,
+			Timeout: c.Directory.RequestTimeout, Clock: b.env.Clock})
+	}
+	b.comes, err = migrate.New(migrate.Options{
+		Client: b.dir, Store: b.store, Server: b.env.Server, Settings: c.Migration, Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
+		Connect: func(ctx context.Context) (*dirclient.Admin, error) {
+			secret, err := conf.ReadSecret(c.Directory.PasswordFile)
+			if err != nil {
+				return nil, err
+			}
+			return connect(ctx, c.Directory.URIs, c.Directory.BindDN, string(secret))
+		},
+		Bind: func(ctx context.Context, uri, dn, password string) error {
+			a, err := connect(ctx, []string{uri}, dn, password)
+			if err != nil {
+				return err
+			}
+			return a.Close()
+		},
+	})
+	if err != nil {
+		return err
+	}
+	b.undo = append(b.undo, b.comes.Close)
+	b.controlMigration()
+	b.auth, err = authn.New(authn.Options{
+		Directory: b.comes.Directory(), Suffix: b.dir.Suffix(), Settings: &c.Login, Metrics: b.env.Metrics, Clock: b.env.Clock,
+	})
+	return err
+}
+
+// maxAsked bounds the accounts in one question.
+const maxAsked = 200
+
+// controlMigration adds to the control API:
+//
+//	GET /v1/migration?account=<volume>/<id>...    {"<volume>/<id>": progress of copying, ...}; "error" in it tells why one cannot be read
+func (b *box) controlMigration() {
+	if b.env.Control == nil {
+		return
+	}
+	b.env.Control.HandleFunc("GET /v1/migration", func(w http.ResponseWriter, r *http.Request) {
+		asked := r.URL.Query()["account"]
+		if len(asked) == 0 || len(asked) > maxAsked {
+			kit.WriteError(w, http.StatusBadRequest, errors.New("name 1 to 200 accounts"))
+			return
+		}
+		out := map[string]migrate.Progress{}
+		for _, name := range asked {
+			volume, id, _ := strings.Cut(name, "/")
+			p, err := b.comes.Progress(r.Context(), volume, id)
+			if err != nil {
+				p = migrate.Progress{Error: err.Error()}
+			}
+			out[name] = p
+		}
+		kit.WriteJSON(w, http.StatusOK, out)
+	})
+}
