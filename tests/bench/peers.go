@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // need checks that the peer's program is installed, and says what to install.
@@ -180,6 +181,7 @@ smtputf8_enable = no
 type slapdPeer struct {
 	*tree
 	addr string
+	load reading // of the entries, offline
 }
 
 const ldapSuffix, ldapAdmin = "o=bench", "cn=admin,o=bench"
@@ -215,8 +217,8 @@ suffix "%[2]s"
 rootdn "%[3]s"
 rootpw bench
 directory %[1]s/db
-index objectClass eq
-index mail eq
+index objectClass,uid,entryUUID,entryCSN eq
+index mail,cn,sn,givenName eq,sub
 `, dir, ldapSuffix, ldapAdmin)
 	if err != nil {
 		return nil, err
@@ -225,9 +227,12 @@ index mail eq
 	if err := writeLDIF(ldif, b.entries); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command(add, "-q", "-f", conf, "-l", ldif).CombinedOutput(); err != nil {
+	began := time.Now()
+	load := exec.Command(add, "-q", "-f", conf, "-l", ldif)
+	if out, err := load.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("slapadd: %w: %s", err, out)
 	}
+	p.load = reading{cpu: load.ProcessState.UserTime() + load.ProcessState.SystemTime(), wall: time.Since(began)}
 	if p.tree, err = b.start("slapd", exe, "-d", "0", "-f", conf, "-h", "ldap://"+p.addr); err != nil {
 		return nil, err
 	}

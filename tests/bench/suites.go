@@ -190,6 +190,14 @@ func benchLDAP(b *bench) ([]row, error) {
 	}
 	defer slapd.stop()
 	var rows []row
+	for _, l := range []struct {
+		name string
+		r    reading
+	}{{"vaultd", vault.load}, {"slapd (mdb)", slapd.load}} {
+		r := row{Server: l.name, Load: fmt.Sprintf("bulk load of %d entries (vaultd -import, slapadd -q)", b.entries), Values: l.r.per(b.entries)}
+		delete(r.Values, "disk flushes per op")
+		rows = append(rows, r)
+	}
 	for _, depth := range []int{1, 16} {
 		for _, p := range []struct {
 			name, addr string
@@ -220,6 +228,13 @@ func benchLDAP(b *bench) ([]row, error) {
 			}
 			r.Values["memory MiB"] = float64(rss) / (1 << 20)
 			rows = append(rows, r)
+		}
+	}
+	for _, more := range []func(*vaultPeer, *slapdPeer) ([]row, error){b.ldapBinds, b.ldapWrites, b.ldapIdle} {
+		r, err := more(vault, slapd)
+		rows = append(rows, r...)
+		if err != nil {
+			return rows, err
 		}
 	}
 	return rows, nil

@@ -97,7 +97,9 @@ func (p *process) operatorsOnly(next http.Handler) http.Handler {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			p.log.Info("operator's command", "event", "command", "operator", name, "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, httpMaxBody)
+		if r.Method != http.MethodPut { // what is put is a stream: its handler bounds it
+			r.Body = http.MaxBytesReader(w, r.Body, httpMaxBody)
+		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), operatorKey{}, name)))
 	})
 }

@@ -28,6 +28,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -49,6 +50,17 @@ type Spec struct {
 	// Build makes the role, ready to run but not serving. What it opens it closes again when it fails,
 	// itself or by Env.OnClose. ctx ends when the daemon is told to stop during the start.
 	Build func(ctx context.Context, env *Env, c Config) (Service, error)
+	// Tasks are what the program does instead of serving, each by a flag of its own.
+	Tasks []Task
+}
+
+// Task is something that a daemon's program does instead of serving, on what is configured and not in use: -restore file.
+type Task struct {
+	Flag  string // its name
+	Usage string // the argument in backquotes, as in package flag; none: the flag is a switch
+	// Run does it. ctx ends when the program is told to stop. Results go to stdout, progress and hints to stderr; the argument
+	// "-" stands for stdin or stdout.
+	Run func(ctx context.Context, c Config, argument string, stdout, stderr io.Writer) error
 }
 
 // Config is the configuration of a role. conf.Load calls Validate; the kit reads the shared blocks.
@@ -132,6 +144,16 @@ func run(spec Spec, args []string, w world) int {
 	path := flags.String("config", "/etc/shoal/"+spec.Name+".hcl", "read the configuration from `file`")
 	check := flags.Bool("check", false, "check the configuration and the files it names, then exit")
 	version := flags.Bool("version", false, "print the version, then exit")
+	tasks := map[string]*string{}
+	for _, task := range spec.Tasks {
+		if strings.Contains(task.Usage, "`") {
+			tasks[task.Flag] = flags.String(task.Flag, "", task.Usage)
+			continue
+		}
+		on := new(string)
+		flags.BoolFunc(task.Flag, task.Usage, func(string) error { *on = "yes"; return nil })
+		tasks[task.Flag] = on
+	}
 	flags.Usage = func() { usage(flags, spec) }
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -160,9 +182,37 @@ func run(spec Spec, args []string, w world) int {
 		fmt.Fprintf(w.stdout, "%s: %s is good\n", spec.Name, *path)
 		return 0
 	}
+	for _, task := range spec.Tasks {
+		if argument := *tasks[task.Flag]; argument != "" {
+			return w.do(spec, task, config, argument)
+		}
+	}
 	p := newProcess(spec, *path, config, w)
 	if err := p.run(); err != nil {
 		p.log.Error("stopped", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// do runs a task until it ends or a signal comes.
+func (w world) do(spec Spec, task Task, config Config, argument string) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		for {
+			select {
+			case s := <-w.signals:
+				if s != syscall.SIGHUP {
+					cancel()
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	if err := task.Run(ctx, config, argument, w.stdout, w.stderr); err != nil {
+		fmt.Fprintf(w.stderr, "%s: %v\n", spec.Name, err)
 		return 1
 	}
 	return 0

@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"shoal/daemons/internal/conf"
-	"shoal/daemons/internal/dirschema"
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/ldapsession"
@@ -44,6 +43,7 @@ func Spec() kit.Spec {
 		Name:      "vaultd",
 		Summary:   "serves the directory: LDAP",
 		NewConfig: func() kit.Config { return &Config{} },
+		Tasks:     tasks(),
 		Build: func(_ context.Context, env *kit.Env, c kit.Config) (kit.Service, error) {
 			return build(env, c.(*Config))
 		},
@@ -57,6 +57,7 @@ type vault struct {
 	store     *dirstore.Store
 	server    *ldapsession.Server
 	passwords *ldapsession.Passwords
+	replacing sync.Mutex       // held by an import or a restore of the control API
 	indexes   []string         // of the configuration in force
 	replica   *replica.Replica // nil for a master
 	listeners []listening
@@ -93,6 +94,7 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	if err := v.openServer(c); err != nil {
 		return nil, err
 	}
+	v.control(c)
 	for _, l := range c.Listeners {
 		n, err := env.Listen(l)
 		if err != nil {
@@ -119,15 +121,12 @@ func (v *vault) openTLS(c *Config) (err error) {
 }
 
 func (v *vault) openStore(c *Config) error {
-	schema, err := dirschema.Default()
+	opt, err := c.options(v.env.Log)
 	if err != nil {
 		return err
 	}
-	v.store, err = dirstore.Open(dirstore.Options{
-		Path: c.Database.Path, Suffix: c.Suffix, Schema: schema, Indexes: c.Database.Indexes,
-		Clock: v.env.Clock, Log: v.env.Log, Metrics: v.env.Metrics,
-		GroupCommit: c.Database.GroupCommit, ChangeLog: c.Database.ChangeLog, Maintain: maintain(schema),
-	})
+	opt.Clock, opt.Metrics = v.env.Clock, v.env.Metrics
+	v.store, err = dirstore.Open(opt)
 	if err != nil {
 		return err
 	}
