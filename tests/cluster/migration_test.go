@@ -282,7 +282,8 @@ func TestMigrationAtLogin(t *testing.T) {
 func TestMigrationOutlivesItsBoxes(t *testing.T) {
 	old := startOldServer(t, map[string]string{"carl": "carls old password"})
 	c := old.imap(t, "carl", "carls old password")
-	const count = 1500
+	const count = 3000
+	check(t, c.Subscribe("INBOX").Wait())
 	for i := range count {
 		appendTo(t, c, "INBOX", letter(i, strings.Repeat("x", i%3000)+"\r\n"), time.Unix(1_700_000_000+int64(i), 0))
 	}
@@ -315,7 +316,9 @@ func TestMigrationOutlivesItsBoxes(t *testing.T) {
 			s.waitUp(t)
 		}
 	}
-	t.Logf("%d boxes killed while they copied", kills)
+	if kills == 0 {
+		t.Error("no box was killed while it copied")
+	}
 	s.shoalctl(t, "migration", "finish", "old.test", "--within", "5m", "--force")
 	s.shoalctl(t, "account", "password", "carl@old.test", "--password-file", put(t, filepath.Join(t.TempDir(), "p"), 0o600, "carls new password\n"))
 	n := s.oldClient(t, user{Address: "carl@old.test", Password: "carls new password"}, "box1")

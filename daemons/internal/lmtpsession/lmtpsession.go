@@ -59,6 +59,11 @@ type Store interface {
 	Delivered(ctx context.Context, m *mailstore.Staged, t *mailstore.Target) (mailstore.Result, bool, error)
 }
 
+// Domains gives the policies of domains (*dirclient.Client does).
+type Domains interface {
+	Domain(ctx context.Context, name string) (*dirclient.Domain, error)
+}
+
 // Filter runs an account's scripts over a message instead of the plain delivery (*filter.Filter does). filtered is false when there
 // are none; an error is temporary.
 type Filter interface {
@@ -73,6 +78,10 @@ type Options struct {
 	TLS      *tls.Config // for STARTTLS; it demands a client certificate (pki ServerTLS("switch", "operator"))
 
 	Filter Filter // nil: there are no scripts
+
+	// Domains tell where mail for subaddresses goes; nil: to the INBOX. Separators may stand before a detail.
+	Domains    Domains
+	Separators string
 
 	// DeferOverQuota answers 452 for an account that is full, where otherwise it is 552.
 	DeferOverQuota bool

@@ -56,6 +56,10 @@ func (s *session) store(ctx context.Context, tx *transaction, r io.Reader) (size
 		left := places[:0]
 		for _, p := range places {
 			t := mailstore.Target{Account: tx.targets[p].handle, Date: s.s.o.Clock.Now(), Once: s.once(tx, p, id)}
+			if err := s.subfolder(ctx, &tx.targets[p], &t); err != nil {
+				tx.targets[p].result.Err = err
+				continue
+			}
 			if !s.before(ctx, tx, p, staged[i], &t) && !s.filter(ctx, tx, p, staged[i], &t) {
 				targets, left = append(targets, t), append(left, p)
 			}

@@ -187,12 +187,13 @@ func (a *attempt) run(ctx context.Context, g *group) {
 
 func (a *attempt) local(ctx context.Context, g *group) (away bool, why failure) {
 	// Several addresses of one account get one copy.
-	var boxes []mailaddr.Address
+	var boxes []LocalRcpt
 	place := map[string]int{}
 	for _, t := range g.targets {
 		if _, ok := place[t.address.Key()]; !ok {
 			place[t.address.Key()] = len(boxes)
-			boxes = append(boxes, t.address)
+			original, _ := mailaddr.Parse(a.env.Recipients[t.index].Address) // null where it is none: the same as the address
+			boxes = append(boxes, LocalRcpt{t.address, original})
 		}
 	}
 	e := deliver.Envelope{From: a.from, EnvID: a.env.Trace, Again: a.l.Again(), Size: a.content.Size(), EightBit: true, UTF8: a.env.UTF8}

@@ -55,8 +55,11 @@ type Router interface {
 // Local hands messages to the boxes (LMTP does).
 type Local interface {
 	// Deliver gives one result for each recipient, in their order. open gives the content from its beginning.
-	Deliver(ctx context.Context, e deliver.Envelope, rcpts []mailaddr.Address, open func() io.Reader) []LocalResult
+	Deliver(ctx context.Context, e deliver.Envelope, rcpts []LocalRcpt, open func() io.Reader) []LocalResult
 }
+
+// LocalRcpt is a recipient: the address that a box knows, and the one that the sender wrote, whose detail (RFC 5233) the box may go by.
+type LocalRcpt struct{ Address, Original mailaddr.Address }
 
 // LocalResult is the outcome for one recipient: Err nil, *deliver.Error, or another error of package deliver.
 type LocalResult struct {
@@ -181,7 +184,7 @@ func jitter(d time.Duration) time.Duration {
 type LMTP struct{ Transport *deliver.Transport }
 
 // Deliver implements Local.
-func (t LMTP) Deliver(ctx context.Context, e deliver.Envelope, rcpts []mailaddr.Address, open func() io.Reader) []LocalResult {
+func (t LMTP) Deliver(ctx context.Context, e deliver.Envelope, rcpts []LocalRcpt, open func() io.Reader) []LocalResult {
 	out := make([]LocalResult, len(rcpts))
 	all := func(err error) []LocalResult {
 		for i := range out {
@@ -198,7 +201,7 @@ func (t LMTP) Deliver(ctx context.Context, e deliver.Envelope, rcpts []mailaddr.
 	defer tx.Close()
 	var offered []int
 	for i, a := range rcpts {
-		if out[i].Err = tx.Rcpt(a); out[i].Err == nil {
+		if out[i].Err = tx.RcptFor(a.Address, a.Original); out[i].Err == nil {
 			offered = append(offered, i)
 		}
 	}

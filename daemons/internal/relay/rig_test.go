@@ -86,7 +86,7 @@ type localFake struct {
 	sent []sent
 }
 
-func (f *localFake) Deliver(_ context.Context, e deliver.Envelope, rcpts []mailaddr.Address, open func() io.Reader) []LocalResult {
+func (f *localFake) Deliver(_ context.Context, e deliver.Envelope, rcpts []LocalRcpt, open func() io.Reader) []LocalResult {
 	b, err := io.ReadAll(open())
 	if err != nil {
 		panic(err)
@@ -95,8 +95,10 @@ func (f *localFake) Deliver(_ context.Context, e deliver.Envelope, rcpts []maila
 	defer f.mu.Unlock()
 	s := sent{from: e.From.String(), text: string(b), at: f.clk.Now(), again: e.Again}
 	var out []LocalResult
-	for _, a := range rcpts {
+	for _, rcpt := range rcpts {
+		a := rcpt.Address
 		s.to = append(s.to, a.String())
+		s.orcpt = append(s.orcpt, rcpt.Original.String())
 		err := f.err[a.String()]
 		if err == nil {
 			err = f.err[""]

@@ -23,8 +23,8 @@ func viewDomain(d *dirclient.Domain) domainView {
 }
 
 func (t *tool) cmdDomain() *cobra.Command {
-	return group("domain", "Add, list, show and delete mail domains",
-		t.cmdDomainAdd(), t.cmdDomainList(), t.cmdDomainShow(), t.cmdDomainDelete())
+	return group("domain", "Add, list, show, change and delete mail domains",
+		t.cmdDomainAdd(), t.cmdDomainList(), t.cmdDomainShow(), t.cmdDomainSet(), t.cmdDomainDelete())
 }
 
 func (t *tool) cmdDomainAdd() *cobra.Command {
@@ -117,6 +117,31 @@ func (t *tool) cmdDomainShow() *cobra.Command {
 			})
 		},
 	}
+}
+
+func (t *tool) cmdDomainSet() *cobra.Command {
+	var subaddress string
+	cmd := &cobra.Command{
+		Use:   "set DOMAIN",
+		Short: "Change a domain's policies",
+		Long: `Says where mail for user+detail goes, where the user has no script that decides: inbox; folder (the mailbox named as the detail, if there is
+one); create (the same, which is made if there is none).`,
+		Example: "  shoalctl domain set example.org --subaddress folder",
+		Args:    exactArgs("the domain"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if subaddress == "" {
+				return usageError{fmt.Errorf("name what to change: --subaddress")}
+			}
+			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
+				if err := a.SetSubaddress(cmd.Context(), args[0], subaddress); err != nil {
+					return err
+				}
+				return t.show(map[string]string{"domain": args[0], "subaddress": subaddress}, func() { t.say("%s: subaddress %s", args[0], subaddress) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&subaddress, "subaddress", "", "inbox, folder or create")
+	return cmd
 }
 
 func (t *tool) cmdDomainDelete() *cobra.Command {
