@@ -23,11 +23,36 @@ type MatchingRule struct {
 	Kind      RuleKind
 	spaced    bool // values are prepared strings with insignificant spaces
 	norm      func(dst, v []byte) ([]byte, error)
+	assertion func(dst, v []byte) ([]byte, error) // of an assertion, where that is not written as a value
+	match     func(assertion, value []byte) bool  // of normal forms; nil: they are equal
 }
 
 // Normalize appends the normal form of a value to dst. The error says that v has not the syntax that
 // the rule compares: the match is Undefined then (RFC 4511 §4.5.1.7).
 func (r *MatchingRule) Normalize(dst, v []byte) ([]byte, error) { return r.norm(dst, v) }
+
+// NormalizeAssertion is Normalize for the value of an assertion.
+func (r *MatchingRule) NormalizeAssertion(dst, v []byte) ([]byte, error) {
+	if r.assertion != nil {
+		return r.assertion(dst, v)
+	}
+	return r.norm(dst, v)
+}
+
+// ByEquality reports whether values match where their normal forms are equal: an index can tell then.
+func (r *MatchingRule) ByEquality() bool { return r.match == nil }
+
+// Match reports whether a value satisfies an assertion of a rule that is not a substrings rule. Both are
+// normal forms. By an ordering rule the value is the lesser one (RFC 4517 §4.2.3).
+func (r *MatchingRule) Match(assertion, value []byte) bool {
+	switch {
+	case r.match != nil:
+		return r.match(assertion, value)
+	case r.Kind == OrderingRule:
+		return bytes.Compare(value, assertion) < 0
+	}
+	return bytes.Equal(assertion, value)
+}
 
 func (s *Schema) builtinRules() []*MatchingRule {
 	octets := func(dst, v []byte) ([]byte, error) { return append(dst, v...), nil }
@@ -54,7 +79,9 @@ func (s *Schema) builtinRules() []*MatchingRule {
 		{OID: "2.5.13.18", Name: "octetStringOrderingMatch", Syntax: arc + "40", Kind: OrderingRule, norm: octets},
 		{OID: "2.5.13.20", Name: "telephoneNumberMatch", Syntax: arc + "50", norm: telephone},
 		{OID: "2.5.13.21", Name: "telephoneNumberSubstringsMatch", Syntax: arc + "58", Kind: SubstringRule, norm: telephone},
+		{OID: "2.5.13.22", Name: "presentationAddressMatch", Syntax: arc + "43", norm: octets},
 		{OID: "2.5.13.23", Name: "uniqueMemberMatch", Syntax: arc + "34", norm: s.nameAndUID},
+		{OID: "2.5.13.24", Name: "protocolInformationMatch", Syntax: arc + "42", norm: octets},
 		{OID: "2.5.13.27", Name: "generalizedTimeMatch", Syntax: arc + "24", norm: generalizedTime},
 		{OID: "2.5.13.28", Name: "generalizedTimeOrderingMatch", Syntax: arc + "24", Kind: OrderingRule, norm: generalizedTime},
 		{OID: "2.5.13.29", Name: "integerFirstComponentMatch", Syntax: arc + "27", norm: func(dst, v []byte) ([]byte, error) {
@@ -64,9 +91,15 @@ func (s *Schema) builtinRules() []*MatchingRule {
 		{OID: "2.5.13.31", Name: "directoryStringFirstComponentMatch", Syntax: arc + "15", norm: func(dst, v []byte) ([]byte, error) {
 			return caseIgnore(dst, firstComponent(v))
 		}},
-		// Certificates are compared whole: the assertion of RFC 4523 §2.1 (serial number and issuer) is
-		// not understood, so such a filter matches nothing.
-		{OID: "2.5.13.34", Name: "certificateExactMatch", Syntax: arc + "8", norm: octets},
+		{OID: "2.5.13.32", Name: "wordMatch", Syntax: arc + "15", norm: caseIgnore, match: hasWord},
+		{OID: "2.5.13.33", Name: "keywordMatch", Syntax: arc + "15", norm: caseIgnore, match: hasWord},
+		{OID: "2.5.13.34", Name: "certificateExactMatch", Syntax: "1.3.6.1.1.15.1", norm: s.certificate, assertion: s.certificateAssertion},
+		{OID: "1.2.840.113556.1.4.803", Name: "integerBitAndMatch", Syntax: arc + "27", norm: bitField, match: allBits},
+		{OID: "1.2.840.113556.1.4.804", Name: "integerBitOrMatch", Syntax: arc + "27", norm: bitField, match: anyBit},
+		{OID: "1.3.6.1.4.1.4203.666.4.9", Name: "dnSubtreeMatch", Syntax: arc + "12", norm: s.NormalizeDN, match: dnSubtree},
+		{OID: "1.3.6.1.4.1.4203.666.4.8", Name: "dnOneLevelMatch", Syntax: arc + "12", norm: s.NormalizeDN, match: dnOneLevel},
+		{OID: "1.3.6.1.4.1.4203.666.4.10", Name: "dnSubordinateMatch", Syntax: arc + "12", norm: s.NormalizeDN, match: dnSubordinate},
+		{OID: "1.3.6.1.4.1.4203.666.4.11", Name: "dnSuperiorMatch", Syntax: arc + "12", norm: s.NormalizeDN, match: dnSuperior},
 		{OID: "1.3.6.1.4.1.1466.109.114.1", Name: "caseExactIA5Match", Syntax: arc + "26", norm: caseExactIA5},
 		{OID: "1.3.6.1.4.1.1466.109.114.2", Name: "caseIgnoreIA5Match", Syntax: arc + "26", norm: caseIgnoreIA5},
 		{OID: "1.3.6.1.4.1.1466.109.114.3", Name: "caseIgnoreIA5SubstringsMatch", Syntax: arc + "58", Kind: SubstringRule, spaced: true, norm: caseIgnoreIA5},

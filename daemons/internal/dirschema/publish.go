@@ -88,7 +88,7 @@ func (s *Schema) MatchingRuleUseDescriptions() []string {
 	for _, r := range s.ruleList {
 		var names []string
 		for _, a := range s.attributeList {
-			if a.Equality == r || a.Ordering == r || a.Substr == r {
+			if r.AppliesTo(a) {
 				names = append(names, a.Name())
 			}
 		}

@@ -4,7 +4,9 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -133,7 +135,7 @@ func Files() fs.FS {
 }
 
 // order is the order in which the embedded files depend on each other.
-var order = []string{"0-system.schema", "core.schema", "cosine.schema", "inetorgperson.schema", "misc.schema", "shoal.schema"}
+var order = []string{"0-system.schema", "core.schema", "cosine.schema", "inetorgperson.schema", "misc.schema", "nis.schema", "shoal.schema"}
 
 // Default loads the schema of the service.
 func Default() (*Schema, error) {
@@ -148,6 +150,39 @@ func Default() (*Schema, error) {
 		}
 	}
 	return s, nil
+}
+
+// maxFile bounds one file of a folder with schema.
+const maxFile = 4 << 20
+
+// AddFolder reads every file of a folder whose name ends with ".schema", in the order of the names. What a file
+// defines may refer to the schema of the service and to files before it.
+func (s *Schema) AddFolder(folder string) error {
+	list, err := os.ReadDir(folder)
+	if err != nil {
+		return fmt.Errorf("schema folder: %w", err)
+	}
+	for _, e := range list {
+		if !strings.HasSuffix(e.Name(), ".schema") {
+			continue
+		}
+		name := filepath.Join(folder, e.Name())
+		st, err := os.Stat(name)
+		if err != nil {
+			return fmt.Errorf("schema folder: %w", err)
+		}
+		if st.Size() > maxFile {
+			return fmt.Errorf("schema %s: larger than %d bytes", name, maxFile)
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("schema folder: %w", err)
+		}
+		if err := s.Add(name, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // New makes a schema with syntaxes and matching rules and nothing else.
@@ -226,7 +261,9 @@ func (d Description) Covers(e Description) bool {
 	}
 	have := strings.Split(e.Options, ";")
 	for o := range strings.SplitSeq(d.Options, ";") {
-		if !slices.Contains(have, o) {
+		if !slices.ContainsFunc(have, func(h string) bool {
+			return h == o || isRange(o) && (strings.HasPrefix(h, o) || h == strings.TrimSuffix(o, "-"))
+		}) {
 			return false
 		}
 	}
@@ -243,21 +280,41 @@ func (s *Schema) Describe(b []byte) (Description, error) {
 	if t == nil {
 		return Description{}, violation(UndefinedType, "attribute type %q is not in the schema", clip(name))
 	}
-	if !found {
+	if !found && !t.Syntax.Transfer {
 		return Description{Type: t}, nil
 	}
 	if len(opts) > 256 {
 		return Description{}, violation(UndefinedType, "options of %s too long", t.Name())
 	}
-	list := strings.Split(strings.ToLower(string(opts)), ";")
-	slices.Sort(list)
+	var list []string
+	if found {
+		list = strings.Split(strings.ToLower(string(opts)), ";")
+	}
 	for _, o := range list {
 		if o == "" || strings.Trim(o, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 			return Description{}, violation(UndefinedType, "attribute option %q of %s", o, t.Name())
 		}
+		if o == binaryOption && !t.Syntax.Transfer {
+			return Description{}, violation(UndefinedType, "%s is not transferred as ;binary", t.Name())
+		}
 	}
+	if t.Syntax.Transfer { // whoever leaves it out means the same
+		list = append(list, binaryOption)
+	}
+	slices.Sort(list)
 	return Description{Type: t, Options: strings.Join(slices.Compact(list), ";")}, nil
 }
+
+// binaryOption is the transfer option of RFC 4522.
+const binaryOption = "binary"
+
+// Range reports whether an option is a range of language tags ("lang-", "lang-en-": RFC 3866 §2.2), which is
+// asked for and never stored.
+func (d Description) Range() bool {
+	return slices.ContainsFunc(strings.Split(d.Options, ";"), isRange)
+}
+
+func isRange(o string) bool { return strings.HasPrefix(o, "lang-") && strings.HasSuffix(o, "-") }
 
 func cutByte(b []byte, c byte) (before, after []byte, found bool) {
 	if i := slices.Index(b, c); i >= 0 {

@@ -286,7 +286,7 @@ func TestDescriptions(t *testing.T) {
 		}
 		return v
 	}
-	if got := d("COMMONNAME;Lang-de;Binary").String(); got != "cn;binary;lang-de" {
+	if got := d("COMMONNAME;X-a;Lang-de").String(); got != "cn;lang-de;x-a" {
 		t.Errorf("description %s", got)
 	}
 	for _, c := range []struct {
@@ -295,6 +295,8 @@ func TestDescriptions(t *testing.T) {
 	}{
 		{"name", "cn", true}, {"cn", "name", false}, {"cn", "cn;lang-de", true}, {"cn;lang-de", "cn", false},
 		{"cn;lang-de", "cn;lang-de;x-a", true}, {"userCertificate", "userCertificate;binary", true},
+		{"userCertificate;binary", "userCertificate", true}, {"cn;lang-en-", "cn;lang-en-us", true}, {"cn;lang-en-", "cn;lang-en", true},
+		{"cn;lang-", "cn;lang-de", true}, {"cn;lang-", "cn", false}, {"cn;lang-en-", "cn;lang-enx", false}, {"name;lang-de-;x-a", "cn;lang-de-at;x-a", true},
 	} {
 		if got := d(c.ask).Covers(d(c.have)); got != c.want {
 			t.Errorf("%s covers %s: %v", c.ask, c.have, got)

@@ -13,7 +13,9 @@ type Syntax struct {
 	Desc string
 	// Binary says that values are no text: tools show them in base64.
 	Binary bool
-	valid  func(*Schema, []byte) bool
+	// Transfer says that values are moved as ";binary" only (RFC 4522 §3, RFC 4523 §2).
+	Transfer bool
+	valid    func(*Schema, []byte) bool
 }
 
 const arc = "1.3.6.1.4.1.1466.115.121.1."
@@ -24,13 +26,15 @@ var syntaxes = []*Syntax{
 	{OID: arc + "5", Desc: "Binary", Binary: true, valid: validAny},
 	{OID: arc + "6", Desc: "Bit String", valid: func(_ *Schema, v []byte) bool { return validBits(v) }},
 	{OID: arc + "7", Desc: "Boolean", valid: func(_ *Schema, v []byte) bool { return string(v) == "TRUE" || string(v) == "FALSE" }},
-	{OID: arc + "8", Desc: "Certificate", Binary: true, valid: validDER},
-	{OID: arc + "9", Desc: "Certificate List", Binary: true, valid: validDER},
-	{OID: arc + "10", Desc: "Certificate Pair", Binary: true, valid: validDER},
+	{OID: arc + "8", Transfer: true, Desc: "Certificate", Binary: true, valid: validDER},
+	{OID: arc + "9", Transfer: true, Desc: "Certificate List", Binary: true, valid: validDER},
+	{OID: arc + "10", Transfer: true, Desc: "Certificate Pair", Binary: true, valid: validDER},
 	{OID: arc + "11", Desc: "Country String", valid: func(_ *Schema, v []byte) bool { return len(v) == 2 && validPrintable(nil, v) }},
 	{OID: arc + "12", Desc: "DN", valid: func(s *Schema, v []byte) bool { _, err := s.ParseDN(v); return err == nil }},
+	{OID: arc + "13", Desc: "Data Quality", valid: validText},
 	{OID: arc + "14", Desc: "Delivery Method", valid: validPrintable},
 	{OID: arc + "15", Desc: "Directory String", valid: validText},
+	{OID: arc + "19", Desc: "DSA Quality", valid: validText},
 	{OID: arc + "21", Desc: "Enhanced Guide", valid: validText},
 	{OID: arc + "22", Desc: "Facsimile Telephone Number", valid: func(_ *Schema, v []byte) bool {
 		number, _, _ := cutByte(v, '$')
@@ -53,14 +57,22 @@ var syntaxes = []*Syntax{
 	}},
 	{OID: arc + "37", Desc: "Object Class Description", valid: validText},
 	{OID: arc + "38", Desc: "OID", valid: func(_ *Schema, v []byte) bool { return validOID(string(v)) }},
+	{OID: arc + "39", Desc: "Other Mailbox", valid: validText},
 	{OID: arc + "40", Desc: "Octet String", valid: validAny},
 	{OID: arc + "41", Desc: "Postal Address", valid: validText},
+	{OID: arc + "42", Desc: "Protocol Information", valid: validText},
+	{OID: arc + "43", Desc: "Presentation Address", valid: validText},
 	{OID: arc + "44", Desc: "Printable String", valid: validPrintable},
+	{OID: arc + "45", Desc: "Subtree Specification", valid: validText},
+	{OID: arc + "49", Desc: "Supported Algorithm", Transfer: true, Binary: true, valid: validDER},
 	{OID: arc + "50", Desc: "Telephone Number", valid: validPrintable},
 	{OID: arc + "51", Desc: "Teletex Terminal Identifier", valid: validAny},
 	{OID: arc + "52", Desc: "Telex Number", valid: validPrintable},
 	{OID: arc + "54", Desc: "LDAP Syntax Description", valid: validText},
 	{OID: arc + "58", Desc: "Substring Assertion", valid: validText},
+	{OID: "1.3.6.1.1.1.0.0", Desc: "RFC2307 NIS Netgroup Triple", valid: validText},
+	{OID: "1.3.6.1.1.1.0.1", Desc: "RFC2307 Boot Parameter", valid: validText},
+	{OID: "1.3.6.1.1.15.1", Desc: "X.509 Certificate Exact Assertion", valid: validText},
 	{OID: "1.3.6.1.1.16.1", Desc: "UUID", valid: func(_ *Schema, v []byte) bool { _, err := uuid(nil, v); return err == nil }},
 	{OID: "1.3.6.1.4.1.4203.666.11.2.1", Desc: "CSN", valid: func(_ *Schema, v []byte) bool { _, err := csn(nil, v); return err == nil }},
 }

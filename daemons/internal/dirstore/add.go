@@ -133,6 +133,9 @@ func (s *Store) checkWritable(d dirschema.Description) error {
 	if d.Type.NoUserMod {
 		return ldapwire.Errorf(ldapwire.ConstraintViolation, "%s: no user modification allowed", d)
 	}
+	if d.Range() {
+		return ldapwire.Errorf(ldapwire.UndefinedAttributeType, "%s: a range of languages is no attribute", d)
+	}
 	return nil
 }
 

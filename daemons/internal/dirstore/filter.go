@@ -20,6 +20,7 @@ const (
 type term struct {
 	op        ldapwire.FilterOp
 	undefined bool // never true or false, whatever the entry
+	pieces    bool // extensible by a substrings rule
 	dn        bool // extensible: the attributes of the name count, too
 	end       int
 	ref       *attrRef                // nil for an extensible term without a type
@@ -78,7 +79,12 @@ func (f *Filter) assertion(t *term, n *ldapwire.Node, subs []ldapwire.Substring)
 	switch n.Op {
 	case ldapwire.Present:
 		return
-	case ldapwire.Equality, ldapwire.Approx:
+	case ldapwire.Approx:
+		if t.rule = typ.Equality; t.rule != nil && t.rule.Approximates() {
+			break
+		}
+		fallthrough
+	case ldapwire.Equality:
 		t.op, t.rule = ldapwire.Equality, typ.Equality
 		if typ == f.store.objectClass {
 			t.class = f.store.schema.Class(n.Value)
@@ -96,8 +102,12 @@ func (f *Filter) assertion(t *term, n *ldapwire.Node, subs []ldapwire.Substring)
 		f.normalize(t, n.Value)
 		return
 	}
+	f.substrings(t, subs[n.Sub:n.SubEnd])
+}
+
+func (f *Filter) substrings(t *term, subs []ldapwire.Substring) {
 	t.piece = len(f.pieces)
-	for _, s := range subs[n.Sub:n.SubEnd] {
+	for _, s := range subs {
 		p := piece{place: s.Place}
 		var err error
 		start := len(f.arena)
@@ -120,14 +130,20 @@ func (f *Filter) assertion(t *term, n *ldapwire.Node, subs []ldapwire.Substring)
 func (f *Filter) normalize(t *term, v []byte) {
 	start := len(f.arena)
 	var err error
-	if f.arena, err = t.rule.Normalize(f.arena, v); err != nil {
+	f.arena, err = t.rule.NormalizeAssertion(f.arena, v)
+	if err == nil && t.op == ldapwire.Approx {
+		sound := dirschema.AppendSound(nil, f.arena[start:])
+		f.arena = append(f.arena[:start], sound...)
+	}
+	if err != nil {
 		f.arena, t.undefined = f.arena[:start], true
 		return
 	}
 	t.value = f.arena[start:len(f.arena):len(f.arena)]
 }
 
-// extensible: RFC 4511 §4.5.1.7.7. A rule that is not an equality rule is Undefined.
+// extensible: RFC 4511 §4.5.1.7.7. By an ordering rule a value must be less than the assertion, by a
+// substrings rule the assertion is a SubstringAssertion (RFC 4517 §3.3.30).
 func (f *Filter) extensible(t *term, n *ldapwire.Node) {
 	t.dn = n.DNAttrs
 	if n.Attr != nil {
@@ -141,11 +157,44 @@ func (f *Filter) extensible(t *term, n *ldapwire.Node) {
 	if n.Rule != nil {
 		t.rule = f.store.schema.Rule(n.Rule)
 	}
-	if t.rule == nil || t.rule.Kind == dirschema.SubstringRule {
+	if t.rule == nil {
 		t.undefined = true
 		return
 	}
+	if t.rule.Kind == dirschema.SubstringRule {
+		subs, ok := substringAssertion(n.Value)
+		if t.undefined = !ok; ok {
+			t.pieces = true
+			f.substrings(t, subs)
+		}
+		return
+	}
 	f.normalize(t, n.Value)
+}
+
+// substringAssertion = [ initial ] any [ final ], any = "*" *( substring "*" ); in a substring "*" is "\2A" and
+// "\" is "\5C".
+func substringAssertion(v []byte) (out []ldapwire.Substring, ok bool) {
+	parts := bytes.Split(v, []byte("*"))
+	if len(parts) < 2 || len(parts) > 64 {
+		return nil, false
+	}
+	for i, p := range parts {
+		if len(p) == 0 {
+			continue
+		}
+		p = bytes.ReplaceAll(p, []byte(`\2A`), []byte("*"))
+		p = bytes.ReplaceAll(p, []byte(`\2a`), []byte("*"))
+		p = bytes.ReplaceAll(bytes.ReplaceAll(p, []byte(`\5C`), []byte(`\`)), []byte(`\5c`), []byte(`\`))
+		place := ldapwire.Any
+		if i == 0 {
+			place = ldapwire.Initial
+		} else if i == len(parts)-1 {
+			place = ldapwire.Final
+		}
+		out = append(out, ldapwire.Substring{Place: place, Value: p})
+	}
+	return out, len(out) > 0
 }
 
 // matches evaluates the whole filter for one entry.
@@ -234,12 +283,16 @@ func (f *Filter) value(r *Reader, t *term, v []byte) bool {
 	if r.scratch, err = t.rule.Normalize(r.scratch[:0], v); err != nil {
 		return false
 	}
-	switch t.op {
-	case ldapwire.GreaterOrEqual:
+	switch {
+	case t.op == ldapwire.GreaterOrEqual:
 		return bytes.Compare(r.scratch, t.value) >= 0
-	case ldapwire.LessOrEqual:
+	case t.op == ldapwire.LessOrEqual:
 		return bytes.Compare(r.scratch, t.value) <= 0
-	case ldapwire.Substrings:
+	case t.op == ldapwire.Extensible && !t.pieces:
+		return t.rule.Match(t.value, r.scratch)
+	case t.op == ldapwire.Approx:
+		return dirschema.SoundsLike(t.value, r.scratch)
+	case t.op == ldapwire.Substrings || t.pieces:
 		if cap(r.spaced) < 2*len(r.scratch)+2 {
 			r.spaced = make([]byte, 0, 4*len(r.scratch)+64)
 		}
@@ -302,5 +355,5 @@ func (t *term) appliesTo(a *dirschema.AttributeType) bool {
 	if t.ref != nil {
 		return a.Is(t.ref.desc.Type)
 	}
-	return a.Equality == t.rule || a.Ordering == t.rule || a.Substr == t.rule || a.Syntax.OID == t.rule.Syntax
+	return t.rule.AppliesTo(a) || a.Syntax.OID == t.rule.Syntax
 }

@@ -33,6 +33,8 @@ type Config struct {
 
 	// Suffix is the DN of the top entry. A database belongs to one suffix for good.
 	Suffix string `hcl:"suffix,optional" conf:"dn" default:"o=shoal"`
+	// SchemaFolder holds more schema: files "*.schema" as OpenLDAP loads them, read in the order of their names.
+	SchemaFolder string `hcl:"schema_folder,optional" conf:"path" example:"/etc/shoal/schema"`
 	// AllowPlain names listeners on loopback addresses where a password may be sent without TLS.
 	AllowPlain []string `hcl:"allow_plain,optional"`
 

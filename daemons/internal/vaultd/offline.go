@@ -32,6 +32,9 @@ func tasks() []kit.Task {
 // options are those of the store, of a task or of a running vault.
 func (c *Config) options(log *slog.Logger) (dirstore.Options, error) {
 	schema, err := dirschema.Default()
+	if err == nil && c.SchemaFolder != "" {
+		err = schema.AddFolder(c.SchemaFolder)
+	}
 	return dirstore.Options{Path: c.Database.Path, Suffix: c.Suffix, Schema: schema, Indexes: c.Database.Indexes, Clock: clock.System(), Log: log,
 		GroupCommit: c.Database.GroupCommit, ChangeLog: c.Database.ChangeLog, Maintain: maintain(schema)}, err
 }
