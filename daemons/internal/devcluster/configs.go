@@ -144,18 +144,27 @@ database {
 // masterURI is the master of the directory itself, past the balancer.
 func (l Layout) masterURI() string { return "ldap://" + l.own(master, portLDAP) }
 
+// vaultURIs are all vaults, the first master first: who takes no updates refers to the one that does.
+func (l Layout) vaultURIs() []string {
+	var uris []string
+	for _, s := range of(roleVault) {
+		uris = append(uris, "ldap://"+l.own(s, portLDAP))
+	}
+	return uris
+}
+
 func (l Layout) shadowBlock(s server) string {
-	if !s.shadow() {
-		return ""
+	provider := "" // the master has none, and follows whoever is promoted
+	if s.shadow() {
+		provider = "\n  provider      = [" + quote(l.masterURI()) + "]"
 	}
 	return fmt.Sprintf(`
-shadow {
-  provider      = [%s]
+shadow {%s
   bind_dn       = %s
   password_file = %s
   retry         = "1s"
 }
-`, quote(l.masterURI()), quote(dirclient.ServerDN(suffix, s.name)), quote(l.secret(s.name)))
+`, provider, quote(dirclient.ServerDN(suffix, s.name)), quote(l.secret(s.name)))
 }
 
 func (l Layout) boxConfig(s server, volumeID string) string {
@@ -195,7 +204,7 @@ lmtp {
 // first, so that a command sees what the one before it has written.
 func (l Layout) clientConfig() string {
 	return writtenBy + l.identityBlock("operator") +
-		l.directoryBlock(dirclient.AdminDN(suffix), "root", l.masterURI()) + fmt.Sprintf(`
+		l.directoryBlock(dirclient.AdminDN(suffix), "root", l.vaultURIs()...) + fmt.Sprintf(`
 balancer {
   socket = %s
 }

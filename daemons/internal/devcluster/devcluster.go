@@ -27,6 +27,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"shoal/daemons/internal/dirclient"
 )
 
 // Bounds of starting and stopping.
@@ -146,17 +148,37 @@ func (c *cluster) startAll(ctx context.Context) error {
 	if err := c.startServer(master); err != nil {
 		return err
 	}
-	if err := c.waitReady(ctx, master); err != nil {
-		return err
-	}
-	if err := c.seed(ctx); err != nil { // the shadows log in with what is written here
-		return fmt.Errorf("content of the directory: %w", err)
+	// A new directory gets the entries with which the shadows log in; later, a master writes only while its shadows
+	// are there, and may be another one than at first.
+	again := c.seeded()
+	if !again {
+		if err := c.waitReady(ctx, master); err != nil {
+			return err
+		}
+		if err := c.seed(ctx); err != nil {
+			return fmt.Errorf("content of the directory: %w", err)
+		}
 	}
 	for _, s := range of(roleVault) {
 		if s.shadow() {
 			if err := c.startServer(s); err != nil {
 				return err
 			}
+		}
+	}
+	if again {
+		if err := c.waitReady(ctx, master); err != nil {
+			return err
+		}
+		err := poll(ctx, func() (bool, error) {
+			err := c.seed(ctx)
+			if errors.Is(err, dirclient.ErrUnavailable) {
+				return false, nil
+			}
+			return true, err
+		})
+		if err != nil {
+			return fmt.Errorf("content of the directory: %w", err)
 		}
 	}
 	if err := c.startHAProxy(); err != nil {

@@ -23,7 +23,7 @@ func (c *cluster) seed(ctx context.Context) error {
 		return err
 	}
 	admin, err := dirclient.Connect(ctx, dirclient.AdminOptions{
-		URIs:     []string{c.masterURI()},
+		URIs:     c.vaultURIs(),
 		TLS:      creds.ClientTLS(pki.RoleVault),
 		Suffix:   suffix,
 		DN:       dirclient.AdminDN(suffix),
@@ -75,8 +75,7 @@ func (l Layout) addresses(s server) map[string][]string {
 
 // seedOnce makes the demo content. A note says that it is complete, so that what is deleted later stays deleted.
 func (c *cluster) seedOnce(ctx context.Context, admin *dirclient.Admin) error {
-	note := c.path(master.name, "seeded")
-	if _, err := os.Stat(note); err == nil {
+	if c.seeded() {
 		return nil
 	}
 	text, err := os.ReadFile(c.path("volumes", volumeName+".id"))
@@ -101,5 +100,13 @@ func (c *cluster) seedOnce(ctx context.Context, admin *dirclient.Admin) error {
 			return fmt.Errorf("account %s: %w", u.Address, err)
 		}
 	}
-	return pki.WriteFile(note, nil, 0o600)
+	return pki.WriteFile(c.seedNote(), nil, 0o600)
+}
+
+// seedNote is there once the demo content is complete.
+func (l Layout) seedNote() string { return l.path(master.name, "seeded") }
+
+func (l Layout) seeded() bool {
+	_, err := os.Stat(l.seedNote())
+	return err == nil
 }

@@ -211,6 +211,14 @@ func (a *Admin) Delete(ctx context.Context, dn string) error {
 	return err
 }
 
+// Rename gives an entry, and with it what lies below, another name: newRDN under newSuperior, or where it is if that
+// is "".
+func (a *Admin) Rename(ctx context.Context, dn, newRDN string, deleteOld bool, newSuperior string) error {
+	return a.exchange(ctx, "rename "+dn, true, func(l *ldap.Conn) error {
+		return l.ModifyDN(ldap.NewModifyDNRequest(dn, newRDN, deleteOld, newSuperior))
+	})
+}
+
 // Scope of a search (RFC 4511 §4.5.1.2).
 type Scope int
 

@@ -37,6 +37,16 @@ func (x *session) extended(w *work) error {
 	case ldapwire.OIDTransactionEnd:
 		return x.endTransaction(w)
 	}
+	if do := x.s.opt.Extensions[string(w.ext.Name)]; do != nil {
+		value, err := do(x.who.norm, &x.who.rights, w.ext.Value)
+		if err != nil {
+			x.fail(w, err)
+			return nil
+		}
+		x.s.metrics.count(w.msg.Op, ldapwire.Success)
+		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", value)
+		return nil
+	}
 	x.fail(w, ldapwire.Errorf(ldapwire.ProtocolError, "extended operation %.64q is not supported", w.ext.Name))
 	return nil
 }

@@ -15,9 +15,8 @@ import (
 // Everybody else changes his own, and must give the old one. Without a new password one is made and
 // told. The answer comes when the change is on the disk.
 func (x *session) passwordModify(w *work) error {
-	if len(x.s.opt.Referral) > 0 {
-		x.answer(w, x.s.referral())
-		return nil
+	if done, err := x.elsewhere(w); done || err != nil {
+		return err
 	}
 	var p ldapwire.PasswordModify
 	dn, made, err := x.newPassword(w, &p)
@@ -40,7 +39,7 @@ func (x *session) passwordModify(w *work) error {
 	id, who := w.msg.ID, x.attrs()
 	go func() {
 		defer x.finish(id, running)
-		r := result(write.Wait())
+		r := result(x.s.acknowledge(write.Wait()))
 		x.s.metrics.count(ldapwire.OpExtendedRequest, r.Code)
 		x.log.Info("directory password changed", who, "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
 		var value []byte

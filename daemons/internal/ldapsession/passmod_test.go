@@ -50,7 +50,7 @@ func TestPasswordModify(t *testing.T) {
 	}
 	f.bound(t, alice, made)
 
-	shadow := start(t, func(o *Options, _ *Listening) { o.Referral = []string{"ldap://master.test"} })
+	shadow := start(t, func(o *Options, _ *Listening) { o.Refer = func() []string { return []string{"ldap://master.test"} } })
 	if _, code := modify(shadow.root(t), alice, "", "x"); code != ldap.LDAPResultReferral {
 		t.Errorf("at a shadow: result %d", code)
 	}

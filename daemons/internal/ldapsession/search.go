@@ -68,9 +68,11 @@ func (x *session) search(w *work) error {
 		x.fail(w, ldapwire.Errorf(ldapwire.InsufficientAccessRights, "bind first"))
 		return nil
 	}
-	if w.ctl.original && len(x.s.opt.Referral) > 0 { // RFC 6171
-		x.answer(w, x.s.referral())
-		return nil
+	if w.ctl.original { // RFC 6171
+		if uris := x.s.refer(); len(uris) > 0 {
+			x.answer(w, referTo(uris))
+			return nil
+		}
 	}
 	if err := x.base(w, r); err != nil {
 		x.fail(w, err)
@@ -444,8 +446,10 @@ func (x *session) compareEntry(w *work) (bool, error) {
 	if !x.maySee(norm) {
 		return false, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
 	}
-	if w.ctl.original && len(x.s.opt.Referral) > 0 { // RFC 6171
-		return false, &ldapwire.Error{Code: ldapwire.Referral, Referrals: x.s.opt.Referral}
+	if w.ctl.original { // RFC 6171
+		if uris := x.s.refer(); len(uris) > 0 {
+			return false, &ldapwire.Error{Code: ldapwire.Referral, Referrals: uris}
+		}
 	}
 	r, err := x.read(w)
 	if err != nil {

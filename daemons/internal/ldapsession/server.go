@@ -62,8 +62,14 @@ type Options struct {
 	// normal form of its name.
 	Rights func(r *dirstore.Reader, entry *dirstore.Found, norm []byte) Rights
 	TLS    *tls.Config // nil: no StartTLS and no TLS listener
-	// Referral, if not empty, names the servers that take updates: this one takes none.
-	Referral []string
+	// Refer, if set, is asked for each update and names the servers that take it, if this one takes none: it is a
+	// shadow.
+	Refer func() []string
+	// Gate, if set, is asked for each update before it is made and, with made set, before it is acknowledged. An error
+	// refuses it. It may wait.
+	Gate func(ctx context.Context, made bool) error
+	// Extensions are further extended operations by their OID; they answer at once.
+	Extensions map[string]Extension
 	// Ready, if set, is asked until it returns nil once; before that, binds, searches and comparisons
 	// are answered "unavailable": a part of a directory must not be taken for the whole.
 	Ready   func() error
@@ -73,6 +79,9 @@ type Options struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // may be nil
 }
+
+// Extension carries out an extended operation of an identity by its normal name. The error should be an *ldapwire.Error.
+type Extension func(norm []byte, rights *Rights, value []byte) ([]byte, error)
 
 // Listening says how a listener treats its connections.
 type Listening struct {
@@ -86,7 +95,8 @@ type Server struct {
 	opt       Options
 	limits    atomic.Pointer[Limits]
 	rootNorm  []byte
-	rootEntry *dirstore.Found
+	rootBase  []ldapwire.Attribute
+	rootEntry atomic.Pointer[dirstore.Found]
 	subschema *dirstore.Found
 	metrics   *metrics
 	sorts     chan struct{} // holds one for each sorted search under way

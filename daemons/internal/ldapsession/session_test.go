@@ -435,7 +435,7 @@ func TestUpdates(t *testing.T) {
 		t.Errorf("second delete: %v", err)
 	}
 
-	f = start(t, func(o *Options, _ *Listening) { o.Referral = []string{"ldap://master.test"} })
+	f = start(t, func(o *Options, _ *Listening) { o.Refer = func() []string { return []string{"ldap://master.test"} } })
 	err = f.root(t).Del(ldap.NewDelRequest(dn, nil))
 	if codeOf(err) != 10 {
 		t.Errorf("update of a shadow: %v", err)

@@ -23,10 +23,11 @@ type transaction struct {
 }
 
 func (x *session) startTransaction(w *work) {
-	switch {
-	case len(x.s.opt.Referral) > 0:
-		x.answer(w, x.s.referral())
+	if uris := x.s.refer(); len(uris) > 0 {
+		x.answer(w, referTo(uris))
 		return
+	}
+	switch {
 	case !x.who.rights.Write && x.who.rights.Modify == nil:
 		x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
 		return
@@ -71,6 +72,9 @@ func (x *session) endTransaction(w *work) error {
 		x.answer(w, &ldapwire.Result{})
 		return nil
 	}
+	if done, err := x.elsewhere(w); done || err != nil {
+		return err
+	}
 	running, err := x.begin(w, true, false)
 	if err != nil {
 		return err
@@ -82,7 +86,7 @@ func (x *session) endTransaction(w *work) error {
 	msg, who := w.msg.ID, x.attrs()
 	go func() {
 		defer x.finish(msg, running)
-		err := write.Wait()
+		err := x.s.acknowledge(write.Wait())
 		r := result(err)
 		failed := int32(0)
 		var controls []ldapwire.UpdateControls

@@ -12,9 +12,8 @@ import (
 // update: add, modify, delete, modifyDN (RFC 4511 §4.6 to §4.9). The answer comes when the change is
 // on the disk; meanwhile the next request is read.
 func (x *session) update(w *work, frame []byte) error {
-	if len(x.s.opt.Referral) > 0 {
-		x.answer(w, x.s.referral())
-		return nil
+	if done, err := x.elsewhere(w); done || err != nil {
+		return err
 	}
 	if !x.who.rights.Write && x.who.rights.Modify == nil && x.who.rights.Add == nil {
 		x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
@@ -50,7 +49,7 @@ func (x *session) update(w *work, frame []byte) error {
 	who := x.attrs()
 	go func() {
 		defer x.finish(m.ID, running)
-		err := write.Wait()
+		err := x.s.acknowledge(write.Wait())
 		r := result(err)
 		x.s.metrics.count(m.Op, r.Code)
 		x.log.Info("directory update", who, "operation", m.Op.String(), "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
@@ -60,9 +59,43 @@ func (x *session) update(w *work, frame []byte) error {
 	return nil
 }
 
-// referral names the servers that take updates (RFC 4511 §4.1.10).
-func (s *Server) referral() *ldapwire.Result {
-	return &ldapwire.Result{Code: ldapwire.Referral, Message: "this server is a shadow: updates go to " + strings.Join(s.opt.Referral, ", "), Referrals: s.opt.Referral}
+// elsewhere answers an update that this server does not take: with a referral to those that do (RFC 4511 §4.1.10), or
+// with what the gate says.
+func (x *session) elsewhere(w *work) (done bool, err error) {
+	if uris := x.s.refer(); len(uris) > 0 {
+		x.answer(w, referTo(uris))
+		return true, nil
+	}
+	if x.s.opt.Gate == nil {
+		return false, nil
+	}
+	w.closeReader() // the gate may wait
+	if err := x.s.opt.Gate(context.Background(), false); err != nil {
+		x.answer(w, result(err))
+		return true, nil
+	}
+	return false, nil
+}
+
+// referTo is the answer that names them.
+func referTo(uris []string) *ldapwire.Result {
+	return &ldapwire.Result{Code: ldapwire.Referral, Message: "this server is a shadow: updates go to " + strings.Join(uris, ", "), Referrals: uris}
+}
+
+// refer names the servers that take updates; none: this one does.
+func (s *Server) refer() []string {
+	if s.opt.Refer == nil {
+		return nil
+	}
+	return s.opt.Refer()
+}
+
+// acknowledge asks the gate once more about an update that was made.
+func (s *Server) acknowledge(err error) error {
+	if err != nil || s.opt.Gate == nil {
+		return err
+	}
+	return s.opt.Gate(context.Background(), true)
 }
 
 func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation, []byte, error) {

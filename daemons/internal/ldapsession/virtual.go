@@ -14,6 +14,10 @@ import (
 
 func (s *Server) makeVirtualEntries() (err error) {
 	extensions := slices.Clone(supportedExtensions)
+	for oid := range s.opt.Extensions {
+		extensions = append(extensions, oid)
+	}
+	slices.Sort(extensions)
 	if s.opt.TLS != nil {
 		extensions = append(extensions, ldapwire.OIDStartTLS)
 	}
@@ -37,10 +41,8 @@ func (s *Server) makeVirtualEntries() (err error) {
 	if s.opt.Vendor != "" {
 		list = append(list, one("vendorVersion", s.opt.Vendor))
 	}
-	if len(s.opt.Referral) > 0 {
-		list = append(list, one("altServer", s.opt.Referral...))
-	}
-	if s.rootEntry, err = s.opt.Store.Detached("", list); err != nil {
+	s.rootBase = list
+	if err := s.SetRootDSE(nil); err != nil {
 		return err
 	}
 	sch := s.opt.Store.Schema()
@@ -56,10 +58,28 @@ func (s *Server) makeVirtualEntries() (err error) {
 	return err
 }
 
+// SetRootDSE replaces what the root DSE has beside what this package puts there.
+func (s *Server) SetRootDSE(more []ldapwire.Attribute) error {
+	list := append(slices.Clone(s.rootBase), more...)
+	if uris := s.refer(); len(uris) > 0 {
+		a := ldapwire.Attribute{Type: []byte("altServer")}
+		for _, uri := range uris {
+			a.Values = append(a.Values, []byte(uri))
+		}
+		list = append(list, a)
+	}
+	e, err := s.opt.Store.Detached("", list)
+	if err != nil {
+		return err
+	}
+	s.rootEntry.Store(e)
+	return nil
+}
+
 // virtualEntry gives the root DSE or the subschema subentry if the search is for it; else nil.
 func (s *Server) virtualEntry(q *ldapwire.Search) *dirstore.Found {
 	if len(q.Base) == 0 && q.Scope == ldapwire.BaseObject {
-		return s.rootEntry
+		return s.rootEntry.Load()
 	}
 	if len(q.Base) > 0 && q.Base[0]|0x20 == 'c' && (q.Scope == ldapwire.BaseObject || q.Scope == ldapwire.WholeSubtree) {
 		if norm, err := s.opt.Store.CheckDN(q.Base); err == nil && bytes.Equal(norm, []byte(dirstore.SubschemaDN)) {

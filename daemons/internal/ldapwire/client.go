@@ -81,6 +81,22 @@ func (r *Result) Parse(body []byte) error {
 	return err
 }
 
+// ExtendedValue finds the value in the body of an OpExtendedResponse (RFC 4511 §4.12); nil if there is none.
+func ExtendedValue(body []byte) []byte {
+	for len(body) > 0 {
+		tag := body[0]
+		value, rest, err := expect(body, tag)
+		if err != nil {
+			return nil
+		}
+		if tag == 0x8b {
+			return value
+		}
+		body = rest
+	}
+	return nil
+}
+
 // Err is nil for success, otherwise the result as an error.
 func (r *Result) Err() error {
 	if r.Code == Success {

@@ -14,16 +14,18 @@ const (
 	OIDStartTLS              = "1.3.6.1.4.1.1466.20037" // RFC 4511 §4.14
 	OIDWhoAmI                = "1.3.6.1.4.1.4203.1.11.3"
 	OIDPasswordModify        = "1.3.6.1.4.1.4203.1.11.1"
-	OIDCancel                = "1.3.6.1.1.8"
-	OIDPagedResults          = "1.2.840.113556.1.4.319"
-	OIDManageDsaIT           = "2.16.840.1.113730.3.4.2"
-	OIDSyncRequest           = "1.3.6.1.4.1.4203.1.9.1.1"
-	OIDSyncState             = "1.3.6.1.4.1.4203.1.9.1.2"
-	OIDSyncDone              = "1.3.6.1.4.1.4203.1.9.1.3"
-	OIDSyncInfo              = "1.3.6.1.4.1.4203.1.9.1.4"
-	OIDAllOpAttrs            = "1.3.6.1.4.1.4203.1.5.1" // RFC 3673
-	OIDTrueFalseFilters      = "1.3.6.1.4.1.4203.1.5.3" // RFC 4526
-	OIDIncrement             = "1.3.6.1.1.14"           // RFC 4525
+	// OIDLease is an extended operation of this service (package replica): a shadow renews the lease of its master.
+	OIDLease            = "2.25.24322987064403074951861717892443018913.3.1"
+	OIDCancel           = "1.3.6.1.1.8"
+	OIDPagedResults     = "1.2.840.113556.1.4.319"
+	OIDManageDsaIT      = "2.16.840.1.113730.3.4.2"
+	OIDSyncRequest      = "1.3.6.1.4.1.4203.1.9.1.1"
+	OIDSyncState        = "1.3.6.1.4.1.4203.1.9.1.2"
+	OIDSyncDone         = "1.3.6.1.4.1.4203.1.9.1.3"
+	OIDSyncInfo         = "1.3.6.1.4.1.4203.1.9.1.4"
+	OIDAllOpAttrs       = "1.3.6.1.4.1.4203.1.5.1" // RFC 3673
+	OIDTrueFalseFilters = "1.3.6.1.4.1.4203.1.5.3" // RFC 4526
+	OIDIncrement        = "1.3.6.1.1.14"           // RFC 4525
 )
 
 // AppendResponse appends a whole response message without controls: bind, search done, modify, add,

@@ -25,6 +25,7 @@ var wireLimits = ldapwire.Limits{Attributes: 4096, Values: 1 << 20}
 type endpoint struct {
 	uri, host, address string
 	tls                bool // from the first octet; otherwise StartTLS
+	named              bool // by the options
 }
 
 func parseURI(s string) (endpoint, error) {
@@ -47,19 +48,41 @@ type conn struct {
 	send    sync.Mutex
 }
 
-func (r *Replica) connect(ctx context.Context, e endpoint) (_ *conn, err error) {
+// connect reaches a provider and binds there.
+func (r *Replica) connect(ctx context.Context, e endpoint) (*conn, error) {
 	password, err := r.opt.Password()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.opt.Timeout)
 	defer cancel()
+	c, err := dial(ctx, e, r.opt.TLS, r.opt.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, c.close)
+	m, err := c.exchange(ldapwire.AppendBindRequest(nil, 2, r.opt.BindDN, password), 2, ldapwire.OpBindResponse)
+	if err == nil {
+		err = m.Err()
+	}
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("bind as %s: %w", r.opt.BindDN, err)
+	}
+	return c, nil
+}
+
+// dial connects, and makes sure of TLS. ctx bounds it.
+func dial(ctx context.Context, e endpoint, base *tls.Config, timeout time.Duration) (_ *conn, err error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "tcp", e.address)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{c: raw, in: bufio.NewReaderSize(raw, 64<<10), timeout: r.opt.Timeout}
+	c := &conn{c: raw, in: bufio.NewReaderSize(raw, 64<<10), timeout: timeout}
 	stop := context.AfterFunc(ctx, c.close)
 	defer func() {
 		if !stop() && err == nil {
@@ -81,7 +104,7 @@ func (r *Replica) connect(ctx context.Context, e endpoint) (_ *conn, err error) 
 			return nil, fmt.Errorf("StartTLS: octets before TLS")
 		}
 	}
-	cfg := r.opt.TLS.Clone()
+	cfg := base.Clone()
 	if cfg.ServerName == "" {
 		cfg.ServerName = e.host
 	}
@@ -91,13 +114,6 @@ func (r *Replica) connect(ctx context.Context, e endpoint) (_ *conn, err error) 
 	}
 	c.c = t
 	c.in.Reset(t)
-	m, err := c.exchange(ldapwire.AppendBindRequest(nil, 2, r.opt.BindDN, password), 2, ldapwire.OpBindResponse)
-	if err != nil {
-		return nil, fmt.Errorf("bind as %s: %w", r.opt.BindDN, err)
-	}
-	if err := m.Err(); err != nil {
-		return nil, fmt.Errorf("bind as %s: %w", r.opt.BindDN, err)
-	}
 	return c, nil
 }
 

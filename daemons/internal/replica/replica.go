@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,6 +59,31 @@ type Options struct {
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer // may be nil
+
+	// More, if set, gives further providers: first are tried before Providers, last after them.
+	More func() (first, last []string)
+	// Accept, if set, is asked about a provider before it is followed. An error refuses it; whole fetches everything.
+	Accept func(p *Provider) (whole bool, err error)
+	// Lease, if set, gives the value of the next renewal of the provider's lease, and says when to send it; ok is false
+	// if there is nothing to renew. stamp is from the provider's last answer on this connection, "" at first.
+	Lease func(stamp string) (value string, ok bool)
+	// Renew is how often; needed with Lease.
+	Renew time.Duration
+	// Base and Attributes, if set, are the part of the directory that is copied: a subtree, and the attributes of its
+	// entries beside those that every entry needs.
+	Base       string
+	Attributes []string
+}
+
+// Provider is what a server says of itself, by its root DSE and its suffix entry.
+type Provider struct {
+	URI     string
+	Named   bool   // one of Options.Providers, not of More
+	Vault   bool   // it knows of epochs: a vaultd
+	Mode    string // "master", "shadow", "candidate"
+	Epoch   uint64
+	Master  string // of that epoch
+	Context []string
 }
 
 // State is what a replica is doing.
@@ -104,9 +130,10 @@ func New(o Options) (*Replica, error) {
 		if err != nil {
 			return nil, err
 		}
+		e.named = true
 		r.endpoints = append(r.endpoints, e)
 	}
-	if len(r.endpoints) == 0 {
+	if len(r.endpoints) == 0 && o.More == nil {
 		return nil, errors.New("replica: no provider")
 	}
 	if o.TLS == nil {
@@ -126,7 +153,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	wait := retryFirst
 	for ctx.Err() == nil {
 		refreshed := false
-		for _, e := range r.endpoints {
+		for _, e := range r.candidates() {
 			var err error
 			refreshed, err = r.follow(ctx, e)
 			if ctx.Err() != nil {
@@ -152,6 +179,33 @@ func (r *Replica) Run(ctx context.Context) error {
 	return nil
 }
 
+// candidates are the providers in the order in which they are tried.
+func (r *Replica) candidates() []endpoint {
+	if r.opt.More == nil {
+		return r.endpoints
+	}
+	first, last := r.opt.More()
+	var list []endpoint
+	add := func(uris []string) {
+		for _, uri := range uris {
+			e, err := parseURI(uri)
+			if err != nil || slices.ContainsFunc(list, func(o endpoint) bool { return o.address == e.address }) {
+				continue // it is in the directory: somebody else's mistake
+			}
+			e.named = slices.ContainsFunc(r.endpoints, func(o endpoint) bool { return o.address == e.address })
+			list = append(list, e)
+		}
+	}
+	add(first)
+	for _, e := range r.endpoints {
+		if !slices.ContainsFunc(list, func(o endpoint) bool { return o.address == e.address }) {
+			list = append(list, e)
+		}
+	}
+	add(last)
+	return list
+}
+
 // follow connects to a provider and follows it until that fails. refreshed tells that it got so far as
 // to finish a refresh.
 func (r *Replica) follow(ctx context.Context, e endpoint) (refreshed bool, err error) {
@@ -165,10 +219,20 @@ func (r *Replica) follow(ctx context.Context, e endpoint) (refreshed bool, err e
 	stop := context.AfterFunc(ctx, c.close)
 	defer stop()
 	defer c.close()
-
+	whole := false
+	if r.opt.Accept != nil {
+		p, err := c.introduce(r.opt.Store.Suffix())
+		if err == nil {
+			p.URI, p.Named = e.uri, e.named
+			whole, err = r.opt.Accept(p)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
 	r.mu.Lock()
 	cookie := r.opt.Store.Cookie()
-	whole := r.whole || cookie == ""
+	whole = whole || r.whole || cookie == ""
 	r.mu.Unlock()
 	s := newSession(r, c, cookie, whole)
 	err = s.run()

@@ -17,6 +17,7 @@ import (
 
 const (
 	syncID     = 3  // message id of the persist search
+	leaseID    = 4  // of the renewal of a lease under way
 	firstProbe = 10 // message ids of probes ascend from here
 	rid        = "001"
 
@@ -38,6 +39,8 @@ type session struct {
 	refreshed bool
 	refresh   *refresh // nil once done
 
+	stamps chan string // the provider's answers to renewals
+
 	writes chan applied
 	room   *semaphore.Weighted
 	ctx    context.Context
@@ -57,7 +60,7 @@ type applied struct {
 }
 
 func newSession(r *Replica, c *conn, cookie string, whole bool) *session {
-	s := &session{r: r, c: c, whole: whole, writes: make(chan applied, window), room: semaphore.NewWeighted(windowOctets)}
+	s := &session{r: r, c: c, whole: whole, stamps: make(chan string, 1), writes: make(chan applied, window), room: semaphore.NewWeighted(windowOctets)}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if !whole {
 		have, err := ldapwire.ParseSyncCookie([]byte(cookie))
@@ -73,6 +76,9 @@ func (s *session) run() error {
 	var all sync.WaitGroup
 	all.Go(s.settle)
 	all.Go(s.probe)
+	if s.r.opt.Lease != nil {
+		all.Go(s.renew)
+	}
 	err := s.receive()
 	s.cancel(err)
 	s.c.close()
@@ -109,6 +115,8 @@ func (s *session) receive() error {
 		switch m.ID {
 		case syncID:
 			err = s.message(m)
+		case leaseID:
+			err = s.leaseAnswer(m)
 		case 0:
 			var res ldapwire.Result
 			if err = res.Parse(m.Body); err == nil {

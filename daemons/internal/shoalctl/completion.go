@@ -28,7 +28,7 @@ func (t *tool) addCompletion(root *cobra.Command) {
 	// words completes the first argument, or all of them when there are several of a kind; then is for the rest.
 	words := func(complete completer, all bool, then cobra.ShellCompDirective) cobra.CompletionFunc {
 		return func(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-			if len(args) > 0 && !all {
+			if len(args) > 0 && !all || complete == nil {
 				return nil, then
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), completeWithin)
@@ -40,36 +40,40 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		return cobra.FixedCompletions(values, none)
 	}
 	for path, function := range map[string]cobra.CompletionFunc{
-		"account show":     words(t.completeAddress, false, none),
-		"account password": words(t.completeAddress, false, none),
-		"account delete":   words(t.completeAddress, false, none),
-		"account list":     words(t.completeDomain, false, none),
-		"account move":     words(t.completeAddress, false, none),
-		"store verify":     words(t.completeAddress, false, none),
-		"store repair":     words(t.completeAddress, false, none),
-		"store renumber":   words(t.completeAddress, false, none),
-		"mailbox list":     words(t.completeAddress, false, none),
-		"mailbox show":     words(t.completeAddress, false, none),
-		"mailbox restore":  words(t.completeAddress, false, none),
-		"alias delete":     words(t.completeAlias, false, none),
-		"alias list":       words(t.completeDomain, false, none),
-		"forward add":      words(t.completeAddress, false, none),
-		"forward delete":   words(t.completeAddress, false, none),
-		"forward list":     words(t.completeDomain, false, none),
-		"server show":      words(t.completeServer, false, none),
-		"server delete":    words(t.completeServer, false, none),
-		"volume drain":     words(t.completeVolume, false, none),
-		"volume close":     words(t.completeVolume, false, none),
-		"volume activate":  words(t.completeVolume, false, none),
-		"domain show":      words(t.completeDomain, false, none),
-		"domain delete":    words(t.completeDomain, false, none),
-		"import":           words(t.completeAddress, false, files),
-		"export":           words(t.completeAddress, false, files),
-		"adopt run":        words(t.completeAddress, false, files),
-		"adopt finish":     words(t.completeAddress, false, none),
-		"queue show":       words(t.completeEntry, false, none),
-		"queue retry":      words(t.completeEntry, true, none),
-		"queue delete":     words(t.completeEntry, true, none),
+		"account show":      words(t.completeAddress, false, none),
+		"account password":  words(t.completeAddress, false, none),
+		"account delete":    words(t.completeAddress, false, none),
+		"account list":      words(t.completeDomain, false, none),
+		"account move":      words(t.completeAddress, false, none),
+		"store verify":      words(t.completeAddress, false, none),
+		"store repair":      words(t.completeAddress, false, none),
+		"store renumber":    words(t.completeAddress, false, none),
+		"mailbox list":      words(t.completeAddress, false, none),
+		"mailbox show":      words(t.completeAddress, false, none),
+		"mailbox restore":   words(t.completeAddress, false, none),
+		"alias delete":      words(t.completeAlias, false, none),
+		"alias list":        words(t.completeDomain, false, none),
+		"forward add":       words(t.completeAddress, false, none),
+		"forward delete":    words(t.completeAddress, false, none),
+		"forward list":      words(t.completeDomain, false, none),
+		"server show":       words(t.completeServer, false, none),
+		"server delete":     words(t.completeServer, false, none),
+		"directory edit":    words(t.completeAddress, true, none),
+		"directory apply":   words(nil, false, files),
+		"directory export":  words(nil, false, files),
+		"directory promote": words(t.completeVault, false, none),
+		"volume drain":      words(t.completeVolume, false, none),
+		"volume close":      words(t.completeVolume, false, none),
+		"volume activate":   words(t.completeVolume, false, none),
+		"domain show":       words(t.completeDomain, false, none),
+		"domain delete":     words(t.completeDomain, false, none),
+		"import":            words(t.completeAddress, false, files),
+		"export":            words(t.completeAddress, false, files),
+		"adopt run":         words(t.completeAddress, false, files),
+		"adopt finish":      words(t.completeAddress, false, none),
+		"queue show":        words(t.completeEntry, false, none),
+		"queue retry":       words(t.completeEntry, true, none),
+		"queue delete":      words(t.completeEntry, true, none),
 	} {
 		if cmd, _, err := root.Find(strings.Fields(path)); err == nil {
 			cmd.ValidArgsFunction = function
@@ -84,6 +88,7 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		{"volume drain", "to", words(t.completeVolume, true, none)},
 		{"store repair", "volume", words(t.completeVolume, true, none)},
 		{"store renumber", "volume", words(t.completeVolume, true, none)},
+		{"directory search", "scope", fixed("base", "one", "sub")},
 		{"server add", "role", fixed("switch", "box", "vault", "lb", "webmail", "provision")},
 		{"store verify", "volume", words(t.completeVolume, true, none)},
 		{"domain add", "catch-all", words(t.completeAddress, true, none)},

@@ -1,6 +1,7 @@
 package shoalctl
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,20 @@ func notFound(err error) bool {
 // call sends one request and decodes the answer into answer unless that is nil. An error that is no
 // *controlError means that nobody answered.
 func (k *control) call(ctx context.Context, method, address, path string, answer any) error {
-	request, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, nil)
+	return k.send(ctx, method, address, path, nil, answer)
+}
+
+// send is call with a body, unless that is nil.
+func (k *control) send(ctx context.Context, method, address, path string, body, answer any) error {
+	var text io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		text = bytes.NewReader(b)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, text)
 	if err != nil {
 		return err
 	}
@@ -66,10 +80,10 @@ func (k *control) call(ctx context.Context, method, address, path string, answer
 		return err
 	}
 	defer response.Body.Close()
-	body := json.NewDecoder(io.LimitReader(response.Body, maxAnswer))
+	from := json.NewDecoder(io.LimitReader(response.Body, maxAnswer))
 	if response.StatusCode/100 != 2 {
 		var told struct{ Error string }
-		if err := body.Decode(&told); err != nil || told.Error == "" {
+		if err := from.Decode(&told); err != nil || told.Error == "" {
 			told.Error = "it answers " + response.Status
 		}
 		return &controlError{response.StatusCode, printable(told.Error)}
@@ -77,7 +91,7 @@ func (k *control) call(ctx context.Context, method, address, path string, answer
 	if answer == nil {
 		return nil
 	}
-	if err := body.Decode(answer); err != nil {
+	if err := from.Decode(answer); err != nil {
 		return fmt.Errorf("its answer is not readable: %w", err)
 	}
 	return nil

@@ -41,7 +41,20 @@ func (k *control) queueDepth(ctx context.Context, s *serverView) *queueDepth {
 
 // vaultService is what a vault tells of itself, as far as it is used here.
 type vaultService struct {
-	Mode             string   `json:"mode"` // "master" or "shadow"
+	Mode        string   `json:"mode"` // "master", "shadow" or "candidate"
+	Epoch       uint64   `json:"epoch"`
+	Master      string   `json:"master"` // of that epoch
+	Lag         float64  `json:"lag_seconds"`
+	Entries     int64    `json:"entries"`
+	LastContact string   `json:"last_contact"`
+	Provider    string   `json:"provider"`
+	Voters      []string `json:"voters"`       // of a master
+	KnownVoters []string `json:"known_voters"` // of a shadow
+	Lease       *struct {
+		Held         bool    `json:"held"`
+		Seconds      float64 `json:"seconds"`
+		GrantsNeeded int     `json:"grants_needed"`
+	} `json:"lease"`
 	ContextCSN       []string `json:"context_csn"`
 	Replication      string   `json:"replication"`
 	ReplicationError string   `json:"replication_error"`

@@ -73,8 +73,8 @@ type Database struct {
 // Shadow says of whom this vault is a copy.
 type Shadow struct {
 	// Provider are the URIs of the master, tried in order: ldaps://host:port, or ldap://host:port (then
-	// StartTLS is demanded).
-	Provider []string `hcl:"provider" conf:"ldapuri" example:"ldaps://vault1.example.net:636"`
+	// StartTLS is demanded). Without one this vault is the master, until another is promoted: that one it follows.
+	Provider []string `hcl:"provider,optional" conf:"ldapuri" example:"ldaps://vault1.example.net:636"`
 	// BindDN is whom to bind as there: an entry of shoalRole vault, which gets the passwords too. An empty
 	// one stands for this server's own entry.
 	BindDN       string `hcl:"bind_dn,optional" conf:"dn"`
@@ -88,6 +88,9 @@ type Shadow struct {
 	Timeout time.Duration `hcl:"timeout,optional" default:"5s" min:"100ms" max:"5m"`
 	Probe   time.Duration `hcl:"probe,optional" default:"5s" min:"100ms" max:"5m"`
 	Retry   time.Duration `hcl:"retry,optional" default:"5s" min:"100ms" max:"10m"`
+	// Lease is for how long this shadow promises its master to vote for no other; it is renewed five times in that
+	// time.
+	Lease time.Duration `hcl:"lease,optional" default:"10s" min:"500ms" max:"5m"`
 }
 
 // Limits bound what clients may ask for.
@@ -161,9 +164,6 @@ func (c *Config) Validate() error {
 		}
 	}
 	if s := c.Shadow; s != nil {
-		if len(s.Provider) == 0 {
-			return conf.Invalid("provider", "must name the master")
-		}
 		if s.CAFile == "" && c.Identity == nil {
 			return conf.Invalid("ca_file", "needs a file, or a block identity: the master's certificate must be verified")
 		}

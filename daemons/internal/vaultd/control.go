@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/replica"
 )
 
 // The control API of a vault, for operators, beside what the kit has (GET /v1/status, POST /v1/drain):
@@ -100,7 +101,7 @@ func lines(w http.ResponseWriter) func(step) {
 
 // replace makes a whole new content and answers how it went.
 func (v *vault) replace(w http.ResponseWriter, r *http.Request, c *Config, do func(tell func(int64)) (int64, error)) {
-	if v.replica != nil {
+	if v.state().Mode != replica.ModeMaster {
 		http.Error(w, "a shadow's content is what its provider says: do it at the master", http.StatusConflict)
 		return
 	}
@@ -112,7 +113,7 @@ func (v *vault) replace(w http.ResponseWriter, r *http.Request, c *Config, do fu
 	say := lines(w)
 	n, err := do(func(n int64) { say(step{Entries: n}) })
 	if err == nil {
-		err = bootstrap(v.store, c.RootDN())
+		err = v.rule(v.state()) // the content may be of another reign
 	}
 	if err != nil {
 		v.env.Log.Warn("the content of the directory is not replaced", "remote", r.RemoteAddr, "error", err)

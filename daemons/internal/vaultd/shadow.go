@@ -2,36 +2,35 @@ package vaultd
 
 import (
 	"crypto/tls"
+	"fmt"
+	"slices"
 	"time"
 
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapwire"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/replica"
 )
 
-// referral is where updates are sent.
-func (s *Shadow) referral() []string {
-	if len(s.Referral) > 0 {
-		return s.Referral
-	}
-	return s.Provider
-}
+// leaseParts is how often a lease is renewed in its time.
+const leaseParts = 5
 
+// openReplica makes what follows a master, where there is a block shadow; it does nothing before it is run.
 func (v *vault) openReplica(c *Config) error {
 	s := c.Shadow
-	var verify *tls.Config
-	if s.CAFile == "" {
-		verify = v.env.Creds.ClientTLS(pki.RoleVault)
-	} else {
-		o, err := dirclient.OptionsOf(conf.Directory{CAFile: s.CAFile}, nil)
-		if err != nil {
-			return err
+	if s == nil {
+		if v.env.Creds != nil {
+			v.verify = v.env.Creds.ClientTLS(pki.RoleVault)
 		}
-		verify = o.TLS
+		return nil
 	}
-	var err error
+	verify, err := s.verify(v.env.Creds)
+	if err != nil {
+		return err
+	}
+	v.verify = verify
 	v.replica, err = replica.New(replica.Options{
 		Store: v.store, Providers: s.Provider, TLS: verify, BindDN: c.ShadowDN(),
 		Password: func() (string, error) {
@@ -39,33 +38,132 @@ func (v *vault) openReplica(c *Config) error {
 			return string(p), err
 		},
 		Timeout: s.Timeout, Probe: s.Probe, Retry: s.Retry,
+		More: v.moreProviders, Accept: v.accept, Lease: v.grant, Renew: s.Lease / leaseParts,
 		Clock: v.env.Clock, Log: v.env.Log, Metrics: v.env.Metrics,
 	})
 	return err
 }
 
-// beMaster makes the entries that the service builds on. If the database was a shadow's, it forgets
-// that: what is written from now on is in no cookie of the old master.
-func (v *vault) beMaster(c *Config) error {
-	r, err := v.store.Read()
-	if err != nil {
-		return err
+func (s *Shadow) verify(creds *pki.Credentials) (*tls.Config, error) {
+	if s.CAFile == "" {
+		return creds.ClientTLS(pki.RoleVault), nil
 	}
-	ordered := r.LogOrdered()
-	r.Close()
-	if v.store.Cookie() != "" || !ordered {
-		forget := &dirstore.Context{CSNs: v.store.ContextCSN(), Cookie: []byte{}, Refresh: dirstore.RefreshEnds}
-		if err := v.store.Do(c.RootDN(), forget); err != nil {
-			return err
+	o, err := dirclient.OptionsOf(conf.Directory{CAFile: s.CAFile}, nil)
+	return o.TLS, err
+}
+
+// moreProviders are the vaults that the directory lists: once there was a promotion, the master first.
+func (v *vault) moreProviders() (first, last []string) {
+	g := v.state()
+	for _, p := range v.peers() {
+		if g.Epoch > 0 && p.name == g.Master {
+			first = append(first, p.uris...)
+		} else {
+			last = append(last, p.uris...)
 		}
 	}
-	return bootstrap(v.store, c.RootDN())
+	return first, last
+}
+
+// accept says whether a provider is followed: never one of an epoch before that which this vault knows. What is here
+// and not there is written to a file before it is given up.
+func (v *vault) accept(p *replica.Provider) (whole bool, err error) {
+	g := v.state()
+	switch {
+	case !p.Vault && g.Epoch > 0:
+		return false, fmt.Errorf("%s knows of no epochs, and this vault follows those of %s", p.URI, g)
+	case !p.Vault:
+		return false, nil
+	case p.Epoch < g.Epoch || p.Epoch == g.Epoch && g.Master != "" && p.Master != "" && p.Master != g.Master:
+		return false, fmt.Errorf("%s is of %s: this vault knows of %s and does not follow it", p.URI, reign{Epoch: p.Epoch, Master: p.Master}, g)
+	case p.Mode == replica.ModeCandidate, !p.Named && p.Mode != replica.ModeMaster:
+		return false, fmt.Errorf("%s is no master", p.URI)
+	case len(p.Context) == 0:
+		return false, fmt.Errorf("%s shows no contextCSN: its directory is empty or not complete", p.URI)
+	}
+	if beyond := beyond(v.store.ContextCSN(), p.Context); len(beyond) > 0 {
+		file, n, err := v.saveLost(g, p)
+		if err != nil {
+			return false, fmt.Errorf("what this vault has and %s has not cannot be saved, so it is not followed: %w", p.URI, err)
+		}
+		v.env.Log.Warn("this vault had changes that the master has not: they were written to a file, and everything is fetched anew",
+			"event", "directory-lost", "file", file, "changes", n, "newest", slices.Max(beyond), "provider", p.URI)
+		whole = true
+	}
+	if p.Epoch > g.Epoch || g.Master == "" && p.Master != "" {
+		n := reign{Epoch: p.Epoch, Master: p.Master, Mode: replica.ModeShadow}
+		if err := v.setReign(n); err != nil {
+			return false, err
+		}
+		v.env.Log.Info("the master of the directory is known", "event", "directory-reign", "epoch", n.Epoch, "master", n.Master, "was", g.String())
+	}
+	return whole, nil
+}
+
+// beyond lists the CSNs of have that are above those of theirs.
+func beyond(have, theirs []string) (list []string) {
+	for _, c := range have {
+		if c > csnOf(theirs, dirstore.CSNServer(c)) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func csnOf(list []string, server string) string {
+	for _, c := range list {
+		if dirstore.CSNServer(c) == server {
+			return c
+		}
+	}
+	return ""
+}
+
+// grant makes a renewal of the master's lease. From before it is sent on, this vault votes for nobody else.
+func (v *vault) grant(stamp string) (string, bool) {
+	g := v.state()
+	if g.Mode != replica.ModeShadow || v.store.Cookie() == "" {
+		return "", false
+	}
+	d := v.config.Shadow.Lease
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.reign != g {
+		return "", false
+	}
+	v.promised = v.env.Clock.Boot() + d
+	return (&replica.LeaseRequest{Epoch: g.Epoch, For: d, Stamp: stamp}).String(), true
+}
+
+// refer says where updates go; nobody for a master.
+func (v *vault) refer() []string {
+	g, s := v.state(), v.config.Shadow
+	switch {
+	case g.Mode == replica.ModeMaster:
+		return nil
+	case g.Epoch == 0 && s != nil && len(s.Referral) > 0:
+		return s.Referral
+	}
+	if g.Master != "" && g.Master != v.name {
+		if uris := v.urisOf(g.Master); len(uris) > 0 {
+			return uris
+		}
+	}
+	if g.Epoch == 0 && s != nil {
+		return s.Provider
+	}
+	return nil
+}
+
+// follows makes of what was a master's database a shadow's: its cookie stands for what it has.
+func (v *vault) follows() error {
+	csns := v.store.ContextCSN()
+	return v.store.Do(v.rootDN, &dirstore.Context{CSNs: csns, Cookie: (&ldapwire.SyncCookie{RID: "001", CSNs: csns}).Append(nil)})
 }
 
 // shadowStatus adds how the shadow stands.
 func (v *vault) shadowStatus(status map[string]any) {
 	s := v.replica.Status()
-	status["mode"] = "shadow"
 	status["provider"] = s.Provider
 	status["replication"] = string(s.State)
 	status["replication_error"] = s.Error

@@ -19,18 +19,21 @@ package vaultd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/ldapsession"
+	"shoal/daemons/internal/ldapwire"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/replica"
 
@@ -57,9 +60,26 @@ type vault struct {
 	store     *dirstore.Store
 	server    *ldapsession.Server
 	passwords *ldapsession.Passwords
-	replacing sync.Mutex       // held by an import or a restore of the control API
-	indexes   []string         // of the configuration in force
-	replica   *replica.Replica // nil for a master
+	replacing sync.Mutex // held by an import or a restore of the control API
+	indexes   []string   // of the configuration in force
+	config    *Config
+	name      string // of this server
+	rootDN    string
+	replica   *replica.Replica // nil without a block shadow
+	verify    *tls.Config      // of other vaults; nil where there is nothing to verify them with
+	leases    *leases
+	looked    atomic.Bool   // a master has looked for one of a later epoch
+	lookedOut chan struct{} // closed then
+	lookOnce  sync.Once
+
+	mu       sync.Mutex // of reign, promised
+	reign    reign
+	promised time.Duration // since boot: until when no other master gets this vault's vote
+	changing sync.Mutex    // held while the role changes; of the fields below
+	parent   context.Context
+	cancel   context.CancelFunc
+	acting   sync.WaitGroup
+
 	listeners []listening
 	undo      []func() error // what Close does, last first
 }
@@ -71,7 +91,7 @@ type listening struct {
 
 // build constructs a vault in order; what was made is closed again when a later part fails.
 func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
-	v := &vault{env: env}
+	v := &vault{env: env, config: c, name: strings.ToLower(c.Server.Name), rootDN: c.RootDN(), leases: newLeases(env.Clock), lookedOut: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, v.Close())
@@ -83,18 +103,19 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	if err := v.openStore(c); err != nil {
 		return nil, err
 	}
-	if c.Shadow != nil {
-		err = v.openReplica(c)
-	} else {
-		err = v.beMaster(c)
+	if err := v.openReplica(c); err != nil {
+		return nil, err
 	}
-	if err != nil {
+	if err := v.openReign(c); err != nil {
 		return nil, err
 	}
 	if err := v.openServer(c); err != nil {
 		return nil, err
 	}
-	v.control(c)
+	if env.Control != nil { // without a control API nobody can give these commands
+		v.control(c)
+		v.promotions()
+	}
 	for _, l := range c.Listeners {
 		n, err := env.Listen(l)
 		if err != nil {
@@ -153,14 +174,13 @@ func (v *vault) openServer(c *Config) error {
 	if v.tls != nil {
 		o.TLS = v.tls.TLS()
 	}
-	if v.replica != nil {
-		o.Referral, o.Ready = c.Shadow.referral(), v.replica.Ready
-	}
+	o.Refer, o.Gate, o.Ready = v.refer, v.gate, v.readyToAnswer
+	o.Extensions = map[string]ldapsession.Extension{ldapwire.OIDLease: v.renewal}
 	if v.server, err = ldapsession.New(o); err != nil {
 		return err
 	}
 	v.undo = append(v.undo, v.server.Close)
-	return nil
+	return v.showReign()
 }
 
 func (l *Limits) session() ldapsession.Limits {
@@ -172,14 +192,11 @@ func (l *Limits) session() ldapsession.Limits {
 func (v *vault) Run(ctx context.Context) error {
 	failed := make(chan error, len(v.listeners))
 	var all sync.WaitGroup
-	if v.replica != nil {
-		// The store must not be closed under it.
-		var copying sync.WaitGroup
-		ctx, stop := context.WithCancel(ctx)
-		copying.Go(func() { _ = v.replica.Run(ctx) }) // it ends with ctx, without an error
-		defer copying.Wait()
-		defer stop()
-	}
+	v.changing.Lock()
+	v.parent = ctx
+	v.act()
+	v.changing.Unlock()
+	defer v.rest() // the store must not be closed under it
 	for _, l := range v.listeners {
 		all.Go(func() {
 			if err := v.server.Serve(l.l, l.how); !errors.Is(err, ldapsession.ErrServerClosed) {
@@ -238,13 +255,7 @@ func (v *vault) Ready(context.Context) error {
 	if err := v.store.Check(); err != nil {
 		return err
 	}
-	if v.replica != nil {
-		return v.replica.Ready()
-	}
-	if v.store.Entries() == 0 {
-		return errors.New("the directory is empty")
-	}
-	return nil
+	return v.readyToAnswer()
 }
 
 // Status is shown to operators.
@@ -256,7 +267,6 @@ func (v *vault) Status(context.Context) map[string]any {
 	}
 	status := map[string]any{
 		"suffix":         v.store.Suffix(),
-		"mode":           "master",
 		"entries":        v.store.Entries(),
 		"context_csn":    csns,
 		"last_change":    age,
@@ -267,8 +277,6 @@ func (v *vault) Status(context.Context) map[string]any {
 	if b := v.store.Building(); len(b.Indexes) > 0 {
 		status["indexes_building"] = fmt.Sprintf("%s: %d of %d entries", strings.Join(b.Indexes, " "), b.Done, b.Total)
 	}
-	if v.replica != nil {
-		v.shadowStatus(status)
-	}
+	v.reignStatus(status)
 	return status
 }
