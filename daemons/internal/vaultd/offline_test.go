@@ -172,7 +172,7 @@ func TestControlOfDirectory(t *testing.T) {
 	if code, out := ask("GET", "/v1/directory/verify", nil); code != 200 || !strings.Contains(out, `"damage":0`) || !strings.Contains(out, `"done":true`) {
 		t.Errorf("verify: %d %s", code, out)
 	}
-	if left, err := os.ReadDir(filepath.Join(d.dir, "db")); err != nil || len(left) != 1 {
+	if left, err := os.ReadDir(filepath.Join(d.dir, "db")); err != nil || len(left) != 2 { // the database and the reign
 		t.Errorf("in the folder: %v, %v", left, err)
 	}
 	stranger := as(issue(pki.RoleBox, "box1"))
