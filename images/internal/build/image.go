@@ -42,6 +42,9 @@ func (b *Builder) Image(ctx context.Context, base, r *recipe.Role, version, out 
 		return nil, nil, err
 	}
 	name := fmt.Sprintf("shoal-%s-%s", r.Name, version)
+	if key, err = hash([]string{key}, filepath.Join(b.Repository, "images/disk")); err != nil {
+		return nil, nil, err
+	}
 	raw := filepath.Join(b.Cache, "disk-"+r.Name+"-"+key+".raw")
 	if _, err := os.Stat(raw); errors.Is(err, fs.ErrNotExist) {
 		old, err := filepath.Glob(filepath.Join(b.Cache, "disk-"+r.Name+"-*"))

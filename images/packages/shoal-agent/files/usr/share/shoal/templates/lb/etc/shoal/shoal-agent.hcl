@@ -18,6 +18,9 @@ control {
 }
 
 haproxy {
+  # A reload takes a while where the processor is slow.
+  timeout = "1m"
+
   state  = "/var/lib/shoal/agent"
   base   = "/etc/haproxy/haproxy.cfg"
   pools  = "/var/lib/shoal/agent/pools.cfg"

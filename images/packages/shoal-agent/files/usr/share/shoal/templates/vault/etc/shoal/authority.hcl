@@ -11,5 +11,8 @@ directory {
   suffix        = {{q .Suffix}}
   bind_dn       = {{q (printf "cn=admin,%s" .Suffix)}}
   password_file = "/etc/shoal/root.secret"
+
+  # It is the first write to a directory that has just begun.
+  request_timeout = "1m"
 }
 {{- end}}
