@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,17 @@ type Rig struct {
 	LDAP string // address of the directory, StartTLS
 
 	runtime string // HAProxy's socket
+	storage int    // process of the storage server's agent
+}
+
+// InStorage runs a command in the storage server's mount namespace, past its agent.
+func (r *Rig) InStorage(args ...string) string {
+	r.T.Helper()
+	out, err := exec.Command("nsenter", append([]string{"--mount", "--target", strconv.Itoa(r.storage), "--"}, args...)...).CombinedOutput()
+	if err != nil {
+		r.T.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }
 
 // HAProxy sends a command to the balancer's runtime socket, past its agent.
@@ -70,7 +82,7 @@ func New(t testing.TB) *Rig {
 			if build.dir, build.err = os.MkdirTemp("", "shoal-bin-"); build.err != nil {
 				return
 			}
-			cmd := exec.Command("go", "build", "-o", build.dir+"/", "./daemons/vaultd", "./daemons/shoal-agent", "./daemons/shoalctl")
+			cmd := exec.Command("go", "build", "-o", build.dir+"/", "./daemons/vaultd", "./daemons/shoal-agent", "./daemons/shoalctl", "./daemons/shoal-firstboot")
 			cmd.Dir = root(t)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				build.err = fmt.Errorf("%w\n%s", err, out)
@@ -301,7 +313,7 @@ exports {
   queue_owner = "641:640"
 }
 `, at[0], at[1])
-	r.Start("storage1", at[0], "unshare", "--mount", "--propagation", "private", "sh", "-ec",
+	r.storage = r.Start("storage1", at[0], "unshare", "--mount", "--propagation", "private", "sh", "-ec",
 		`mkdir -p /etc/exports.d; mount --bind "$1/exports.d" /etc/exports.d; mount --bind "$1/nfs" /var/lib/nfs; exec "$2" -config "$3"`,
 		"sh", r.Path("storage1"), filepath.Join(r.Bin, "shoal-agent"), conf)
 	return at[1]
@@ -309,6 +321,7 @@ exports {
 
 // process is a running program.
 type process struct {
+	pid  int
 	log  string
 	done chan error
 }
@@ -327,6 +340,7 @@ func (r *Rig) spawn(name, program string, args ...string) *process {
 	if err := cmd.Start(); err != nil {
 		r.T.Fatal(err)
 	}
+	p.pid = cmd.Process.Pid
 	go func() { p.done <- cmd.Wait(); close(p.done); f.Close() }()
 	r.T.Cleanup(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may have ended
@@ -348,8 +362,8 @@ func tail(b []byte, n int) []byte {
 	return b
 }
 
-// Start starts a daemon and waits until its management address says that it is ready.
-func (r *Rig) Start(name, management, program string, args ...string) {
+// Start starts a daemon, waits until its management address says that it is ready, and gives its process id.
+func (r *Rig) Start(name, management, program string, args ...string) (pid int) {
 	r.T.Helper()
 	p := r.spawn(name, program, args...)
 	r.Wait(name+" is ready", func() error {
@@ -360,6 +374,7 @@ func (r *Rig) Start(name, management, program string, args ...string) {
 		}
 		return ready(management)
 	})
+	return p.pid
 }
 
 type fatal struct{ error }

@@ -187,7 +187,20 @@ func (f *fleet) watch() (stop func() (seen map[string]bool, both bool)) {
 func TestMachines(t *testing.T) {
 	f := newFleet(t)
 	t.Setenv("TF_VAR_secret", `{"shoal": {"credentials": {"directory_password": "planted-in-the-seed"}}}`)
+	logged := filepath.Join(f.s.dir, "trace.log")
+	t.Setenv("TF_LOG", "TRACE")
+	t.Setenv("TF_LOG_PATH", logged)
 	f.s.apply(f.config())
+	t.Setenv("TF_LOG", "")
+	log, err := os.ReadFile(logged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"planted-in-the-seed", "shoal1-"} {
+		if strings.Contains(f.s.state(), secret) || strings.Contains(string(log), secret) {
+			t.Errorf("%s is in the state or in the log", secret)
+		}
+	}
 	if out := f.h.Virsh("list", "--name"); !strings.Contains(out, "lb1") || !strings.Contains(out, "storage1") {
 		t.Fatalf("machines that run: %s", out)
 	}
@@ -207,7 +220,7 @@ func TestMachines(t *testing.T) {
 		f.s.run(0, "import", "-input=false", address, id)
 	}
 	f.s.clean()
-	f.s.imported(map[string]string{"shoal_image.role": "default/" + f.backing("lb1")})
+	f.s.imported(map[string]string{"shoal_image.role": "default/" + f.backing("lb1")}, "shoal_image.role")
 
 	// Drift: somebody gives a machine more memory, switches it off, and takes the other away.
 	f.h.Virsh("setmaxmem", "lb1", "300M", "--config")

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,19 +147,51 @@ func (s *stack) state() string {
 	return string(b)
 }
 
-// imported: every resource is forgotten, imported by its id, and needs no change then.
-func (s *stack) imported(ids map[string]string) {
+// imported: every resource is forgotten and imported by its id. What is imported needs no change then, but for those settings that
+// are Terraform's own; changed names the resources that have such.
+func (s *stack) imported(ids map[string]string, changed ...string) {
 	s.t.Helper()
 	for address, id := range ids {
 		s.run(0, "state", "rm", address)
 		s.run(0, "import", "-input=false", address, id)
 	}
-	out := s.run(0, "plan", "-input=false")
-	if strings.Contains(out, "must be replaced") || strings.Contains(out, "will be created") || strings.Contains(out, "will be destroyed") {
+	code := 0
+	if len(changed) > 0 {
+		code = 2
+	}
+	out := s.run(code, "plan", "-detailed-exitcode", "-input=false")
+	for _, address := range changed {
+		if !strings.Contains(out, "# "+address+" will be updated in-place") {
+			s.t.Errorf("after import, no change of %s: %s", address, out)
+		}
+	}
+	if code == 0 {
+		return
+	}
+	if !strings.Contains(out, fmt.Sprintf("0 to add, %d to change, 0 to destroy", len(changed))) {
 		s.t.Errorf("after import: %s", out)
 	}
-	s.run(0, "apply", "-auto-approve", "-input=false") // settings that are Terraform's own (drain_seconds, protection)
+	s.run(0, "apply", "-auto-approve", "-input=false")
 	s.clean()
+}
+
+// operator asks an agent as another operator's tool does.
+func operator(t *testing.T, r *appliance.Rig, method, agent, path, body string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: r.TLS("alice", "alice")}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequest(method, "https://"+agent+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		t.Fatalf("%s %s: %s", method, path, res.Status)
+	}
 }
 
 // Pools and members: made, changed, found again after somebody else's change, imported, removed with their sessions drained.
@@ -209,9 +242,16 @@ output "members" { value = keys(data.shoal_lb_pool.imap.members) }
 		t.Errorf("drift: %s", out)
 	}
 	s.apply(config(three))
+	operator(t, r, "PUT", agent, "/v1/lb/pools/imap", fmt.Sprintf(`{"bind": [%q], "idle_seconds": 60}`, at[0]))
+	operator(t, r, "DELETE", agent, "/v1/lb/pools/imap/members/box2", "")
+	if out := s.run(2, "plan", "-detailed-exitcode"); !strings.Contains(out, "idle_seconds = 60 -> 2100") || !strings.Contains(out, "1 to add, 1 to change, 0 to destroy") {
+		t.Errorf("drift: %s", out)
+	}
+	s.apply(config(three))
 	s.imported(map[string]string{
 		"shoal_lb_pool.imap":           agent + "/imap",
 		`shoal_lb_member.imap["box1"]`: agent + "/imap/box1",
+		`shoal_lb_member.imap["box2"]`: agent + "/imap/box2",
 	})
 	if out := s.apply(config(two)); !strings.Contains(out, "0 added, 0 changed, 1 destroyed") {
 		t.Errorf("without the third: %s", out)
@@ -284,6 +324,32 @@ output "path" { value = shoal_nfs_volume.vol01.path }
 		"shoal_nfs_export_rule.boxes":   agent + "/boxes/10",
 		"shoal_nfs_volume.vol01":        agent + "/vol01",
 	})
+	// Somebody opens a volume to the world with exportfs itself, changes a rule, and takes a policy's description away.
+	r.InStorage("exportfs", "-i", "-o", "rw,no_root_squash,fsid=7", "*:"+r.Path("storage1/volumes/vol01"))
+	if out := s.run(2, "plan", "-detailed-exitcode"); !strings.Contains(out, "drifted: exported to * rw no_root_squash") {
+		t.Errorf("drift: %s", out)
+	}
+	s.apply(config(boxes, ""))
+	if force := r.InStorage("exportfs", "-s"); strings.Contains(force, "no_root_squash") {
+		t.Errorf("still open: %s", force)
+	}
+	operator(t, r, "PUT", agent, "/v1/nfs/policies/boxes/rules/10", `{"clients": ["10.1.2.0/24"], "access": "ro"}`)
+	operator(t, r, "PUT", agent, "/v1/nfs/policies/boxes", `{"description": "somebody was here"}`)
+	if out := s.run(2, "plan", "-detailed-exitcode"); !strings.Contains(out, `access = "ro" -> "rw"`) || !strings.Contains(out, "somebody was here") || !strings.Contains(out, "0 to add, 2 to change") {
+		t.Errorf("drift: %s", out)
+	}
+	s.apply(config(boxes, ""))
+	// The volume's file system is not mounted: it is not made anew in its place.
+	if err := os.Rename(r.Path("storage1/volumes/vol01"), r.Path("storage1/away")); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.run(1, "apply", "-auto-approve", "-input=false"); !strings.Contains(out, "is its file system mounted?") {
+		t.Errorf("a volume that is gone: %s", out)
+	}
+	if err := os.Rename(r.Path("storage1/away"), r.Path("storage1/volumes/vol01")); err != nil {
+		t.Fatal(err)
+	}
+	s.clean()
 	for _, world := range []string{`"0.0.0.0/0"`, `"::/0"`, `"10.0.0.0/8"`} {
 		s.refused(config(world, ""), "would open the volume to the world")
 	}
@@ -334,12 +400,11 @@ resource "shoal_server" "box1" {
 resource "shoal_server" "lb1" {
   name      = "lb1"
   role      = "lb"
-  addresses = { control = "192.0.2.10:9145" }
+  addresses = { control = ["192.0.2.10:9145", "[2001:db8::10]:9145"] }
 }
 resource "shoal_server" "vault1" {
-  name                = "vault1"
-  role                = "vault"
-  deletion_protection = true
+  name = "vault1"
+  role = "vault"
 }
 resource "shoal_directory_shadow" "vault2" {
   name                = "vault2"
@@ -410,10 +475,12 @@ output "boxes" { value = [for s in data.shoal_servers.boxes.servers : s.name] }
 
 	s.imported(map[string]string{
 		"shoal_server.box1":             "box1",
+		"shoal_server.lb1":              "lb1",
+		"shoal_server.vault1":           "vault1",
 		"shoal_directory_shadow.vault2": "vault2",
 		"shoal_domain.example":          "example.test",
 		"shoal_dkim_key.example":        "example.test/s1",
-	})
+	}, "shoal_directory_shadow.vault2") // which of its passwords is written is not to be read
 	// Somebody else changes and deletes entries.
 	m := ldap.NewModifyRequest("associatedDomain=example.test,ou=domains,o=shoal", nil)
 	m.Replace("shoalDomainStatus", []string{"closed"})
@@ -423,7 +490,15 @@ output "boxes" { value = [for s in data.shoal_servers.boxes.servers : s.name] }
 	if err := r.Admin().Del(ldap.NewDelRequest(appliance.ServerDN("lb1"), nil)); err != nil {
 		t.Fatal(err)
 	}
-	if out := s.run(2, "plan", "-detailed-exitcode"); !strings.Contains(out, `"closed" -> "active"`) || !strings.Contains(out, "1 to add, 1 to change, 0 to destroy") {
+	m = ldap.NewModifyRequest(appliance.ServerDN("vault2"), nil)
+	m.Replace("description", []string{"shadow of ldaps://192.0.2.66:636"})
+	if err := r.Admin().Modify(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Admin().Del(ldap.NewDelRequest("cn=s1,associatedDomain=example.test,ou=domains,o=shoal", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.run(2, "plan", "-detailed-exitcode"); !strings.Contains(out, `"closed" -> "active"`) || !strings.Contains(out, "192.0.2.66") || !strings.Contains(out, "2 to add, 2 to change, 0 to destroy") {
 		t.Errorf("drift: %s", out)
 	}
 	s.apply(config("active", "2"))
@@ -437,6 +512,20 @@ output "boxes" { value = [for s in data.shoal_servers.boxes.servers : s.name] }
 	if out := s.run(1, "plan", "-destroy"); !strings.Contains(out, "cn=vault1") || !strings.Contains(out, "protected") {
 		t.Errorf("destroy of the master: %s", out)
 	}
-	s.apply(strings.Replace(config("active", "2"), "deletion_protection = true", "deletion_protection = false", 1))
+	unprotected := strings.Replace(config("active", "2"), `role = "vault"`, `role = "vault"
+  deletion_protection = false`, 1)
+	s.apply(unprotected)
+	// A directory that is not there: one sentence, and the state stays as it was.
+	before := s.state()
+	s.head = strings.Replace(s.head, r.LDAP, ports.Take(t, 1)[0], 1)
+	s.write(unprotected)
+	if out := s.run(1, "plan", "-input=false"); !strings.Contains(out, "the directory cannot be reached") {
+		t.Errorf("no directory: %s", out)
+	}
+	if s.state() != before {
+		t.Error("the state changed")
+	}
+	s.head = strings.Replace(s.head, "ldap://", "ldap://"+r.LDAP+"\", \"ldap://", 1)
+	s.write(unprotected)
 	s.run(0, "destroy", "-auto-approve")
 }

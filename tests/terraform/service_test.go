@@ -3,10 +3,12 @@ package terraform
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,6 +69,8 @@ func TestGrowthOfTheService(t *testing.T) {
 	s.run(0, "init", "-input=false")
 	s.run(0, "apply", "-auto-approve", "-input=false")
 	s.clean()
+
+	bootable(t, r, s, "box1 box2 lb1 storage1 switch1 vault1")
 
 	clients := map[string]*appliance.Client{}
 	r.Wait("both boxes serve", func() error {
@@ -129,5 +133,40 @@ func TestGrowthOfTheService(t *testing.T) {
 	variables(0)
 	if out := s.run(1, "plan"); !strings.Contains(out, "the last one cannot be removed") {
 		t.Errorf("the last box: %s", out)
+	}
+}
+
+// bootable: what every server is told at its first boot is what first boot takes, with what it enrols with, or for the master with the
+// administrator's password, laid over it; and without that it is refused.
+func bootable(t *testing.T, r *appliance.Rig, s *stack, want string) {
+	t.Helper()
+	var seeds map[string]map[string]any
+	if err := json.Unmarshal([]byte(s.run(0, "output", "-json", "seeds")), &seeds); err != nil {
+		t.Fatal(err)
+	}
+	names := slices.Sorted(maps.Keys(seeds))
+	if strings.Join(names, " ") != want {
+		t.Errorf("there are seeds for %v", names)
+	}
+	for _, name := range names {
+		settings := seeds[name]["shoal"].(map[string]any)
+		check := func() (string, error) {
+			b, err := json.Marshal(seeds[name])
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command(filepath.Join(r.Bin, "shoal-firstboot"), "check", r.Put(name+".user-data", "#cloud-config\n%s", b)).CombinedOutput()
+			return string(out), err
+		}
+		if name == "vault1" {
+			settings["vault"] = map[string]any{"root_password_hash": "{ARGON2}$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$5Q1dQ3l1zvLHCZ1m0dZpGm1zQG0t8Yw2d2m3m4m5m6c"}
+		}
+		if out, err := check(); err == nil || !strings.Contains(out, "has no credentials") {
+			t.Errorf("a seed of %s without credentials: %v %s", name, err, out)
+		}
+		settings["enrol_url"], settings["enrol_token"], settings["ca_sha256"] = "https://192.0.2.1:7443", "shoal1-abc", strings.Repeat("0", 64)
+		if out, err := check(); err != nil {
+			t.Errorf("the seed of %s: %v %s", name, err, out)
+		}
 	}
 }

@@ -80,12 +80,13 @@ func newExporter(ctx context.Context, env *kit.Env, c *Exports) (*exporter, erro
 }
 
 func (x *exporter) routes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /v1/nfs/volumes", answered(func(*http.Request) (int, any, error) {
+	mux.HandleFunc("GET /v1/nfs/volumes", answered(func(r *http.Request) (int, any, error) {
+		force, err := x.inForce(r.Context())
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		all := map[string]Volume{}
 		for name, v := range x.volumes {
-			all[name] = x.view(v)
+			all[name] = x.view(v, force, err)
 		}
 		return http.StatusOK, all, nil
 	}))
@@ -164,26 +165,15 @@ func (x *exporter) commit(ctx context.Context, volumes map[string]*Volume, polic
 	return x.apply(ctx, volumes, policies)
 }
 
-func (x *exporter) view(v *Volume) Volume {
-	out := *v
-	out.Path = x.path(v)
-	var st unix.Statfs_t
-	if err := unix.Statfs(out.Path, &st); err != nil {
-		out.Drift = "its folder cannot be read: " + err.Error()
-	} else {
-		out.Size, out.Free = int64(st.Blocks)*st.Bsize, int64(st.Bavail)*st.Bsize
-	}
-	return out
-}
-
 func (x *exporter) getVolume(r *http.Request) (int, any, error) {
+	force, err := x.inForce(r.Context())
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	v := x.volumes[r.PathValue("volume")]
 	if v == nil {
 		return 0, nil, notFound("there is no volume %s", r.PathValue("volume"))
 	}
-	return http.StatusOK, x.view(v), nil
+	return http.StatusOK, x.view(v, force, err), nil
 }
 
 func (x *exporter) putVolume(r *http.Request) (int, any, error) {
@@ -218,6 +208,9 @@ func (x *exporter) setVolume(ctx context.Context, in *Volume) error {
 		return conflict("volume %s has id %s and keeps it", in.Name, old.ID)
 	case old != nil:
 		in.ID = old.ID
+		if err := x.stillThere(old); err != nil {
+			return err
+		}
 	case in.ID == "":
 		in.ID = uuid.NewString()
 	default:

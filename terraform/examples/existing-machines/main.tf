@@ -111,3 +111,7 @@ output "inventory" {
 output "volumes" {
   value = module.service.volumes
 }
+
+output "seeds" {
+  value = module.service.seeds
+}

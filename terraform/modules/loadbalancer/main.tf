@@ -3,7 +3,7 @@ resource "shoal_server" "this" {
 
   name      = each.key
   role      = "lb"
-  addresses = { control = each.value.agent }
+  addresses = { control = [each.value.agent] }
 
   depends_on = [var.after_directory]
 }

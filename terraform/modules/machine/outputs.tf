@@ -7,3 +7,8 @@ output "made" {
   description = "Whether the machine is made here."
   value       = length(shoal_machine.this) == 1
 }
+
+output "user_data" {
+  description = "Settings for its first boot, without secrets."
+  value       = var.user_data
+}

@@ -39,3 +39,8 @@ output "vrrp" {
   description = "By balancer: its virtual routers, for keepalived (takeover); what the machines made here are told by their seeds."
   value       = local.vrrp
 }
+
+output "seeds" {
+  description = "By server: settings for its first boot (user-data of NoCloud), without what it enrols with. Machines made here have them; for others they are what to give to an image, or to Ansible."
+  value       = merge({ vault1 = module.master.user_data }, { for name, m in merge(module.first, module.rest) : name => m.user_data })
+}

@@ -3,7 +3,7 @@ resource "shoal_server" "this" {
 
   name                = each.key
   role                = "storage"
-  addresses           = { control = each.value.agent }
+  addresses           = { control = [each.value.agent] }
   deletion_protection = var.deletion_protection
 
   depends_on = [var.after_directory]

@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
@@ -74,6 +75,7 @@ type volumeJSON struct {
 	Path   string `json:"path,omitempty"`
 	Size   int64  `json:"size,omitempty"`
 	Free   int64  `json:"free,omitempty"`
+	Drift  string `json:"drift,omitempty"`
 }
 
 func (m *nfsVolume) request(context.Context) (any, diag.Diagnostics) {
@@ -86,6 +88,9 @@ func (m *nfsVolume) take(_ context.Context, raw func(any) error) diag.Diagnostic
 		return unreadable(err)
 	}
 	m.Kind, m.VolumeID, m.Policy, m.Path = types.StringValue(j.Kind), types.StringValue(j.ID), types.StringValue(j.Policy), types.StringValue(j.Path)
+	if j.Drift != "" { // what is there, or in force, is not what the agent was asked for: the next apply sets it right, or says why not
+		m.Policy = types.StringValue("drifted: " + j.Drift)
+	}
 	m.ID = types.StringValue(m.Agent.ValueString() + "/" + m.Name.ValueString())
 	return nil
 }
@@ -204,16 +209,11 @@ func (m *nfsRule) take(ctx context.Context, raw func(any) error) (d diag.Diagnos
 	if err := raw(&j); err != nil {
 		return unreadable(err)
 	}
-	// An address is told as a network of one; it stays as it was written.
-	written := map[string]string{}
-	for _, c := range strs(ctx, m.Clients, &d) {
-		if !strings.Contains(c, "/") {
-			written[c+"/32"], written[c+"/128"] = c, c
-		}
-	}
+	// An address is told as a network of one; here it stands as an address, unless it was written as such a network.
+	written := strs(ctx, m.Clients, &d)
 	for i, c := range j.Clients {
-		if w, ok := written[c]; ok {
-			j.Clients[i] = w
+		if p, err := netip.ParsePrefix(c); err == nil && p.IsSingleIP() && !slices.Contains(written, c) {
+			j.Clients[i] = p.Addr().String()
 		}
 	}
 	m.Clients, m.Access, m.Security, m.Squash = listOf(ctx, j.Clients, &d), types.StringValue(j.Access), setOf(ctx, j.Security, &d), types.StringValue(j.Squash)

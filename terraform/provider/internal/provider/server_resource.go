@@ -5,8 +5,10 @@ import (
 	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/mapvalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
@@ -21,6 +23,23 @@ import (
 )
 
 var allRoles = []string{"switch", "box", "vault", "lb", "webmail", "provision", "storage", "filter"}
+
+var addressSet = types.SetType{ElemType: types.StringType}
+
+// protectedRole says whether the loss of such a server is the loss of data.
+func protectedRole(role string) bool { return role == "vault" || role == "storage" }
+
+// byRole is the deletion protection of a server for which none is configured.
+type byRole struct{}
+
+func (byRole) Description(context.Context) string         { return "true for vault and storage" }
+func (byRole) MarkdownDescription(context.Context) string { return "true for vault and storage" }
+func (byRole) PlanModifyBool(ctx context.Context, req planmodifier.BoolRequest, resp *planmodifier.BoolResponse) {
+	var role types.String
+	if resp.Diagnostics.Append(req.Plan.GetAttribute(ctx, path.Root("role"), &role)...); req.ConfigValue.IsNull() && !role.IsUnknown() {
+		resp.PlanValue = types.BoolValue(protectedRole(role.ValueString()))
+	}
+}
 
 type serverModel struct {
 	ID         types.String `tfsdk:"id"`
@@ -39,28 +58,30 @@ func newServer() resource.Resource {
 			"id":                  idAttribute(),
 			"name":                schema.StringAttribute{Required: true, Validators: serverName, PlanModifiers: replaced(), MarkdownDescription: "Name of the server; it never changes."},
 			"role":                schema.StringAttribute{Required: true, Validators: []validator.String{stringvalidator.OneOf(allRoles...)}, PlanModifiers: replaced(), MarkdownDescription: "What it is: `" + strings.Join(allRoles, "`, `") + "`."},
-			"addresses":           schema.MapAttribute{Optional: true, ElementType: types.StringType, Validators: []validator.Map{mapvalidator.ValueStringsAre(hostPort...)}, MarkdownDescription: "Where it serves, by service: `{ imap = \"192.0.2.13:143\" }`. Without this the server announces its own, and Terraform leaves them alone."},
+			"addresses":           schema.MapAttribute{Optional: true, Computed: true, ElementType: addressSet, Validators: []validator.Map{mapvalidator.ValueSetsAre(setvalidator.SizeAtLeast(1), setvalidator.ValueStringsAre(hostPort...))}, MarkdownDescription: "Where it serves, by service: `{ imap = [\"192.0.2.13:143\", \"[2001:db8::13]:143\"] }`. Without this the server announces its own, and Terraform leaves them alone."},
 			"version":             schema.StringAttribute{Computed: true, MarkdownDescription: "The version that it announced; empty while it has not come up."},
 			"bind_dn":             schema.StringAttribute{Computed: true, PlanModifiers: kept(), MarkdownDescription: "Its name in the directory."},
-			"deletion_protection": schema.BoolAttribute{Optional: true, Computed: true, Default: booldefault.StaticBool(false), MarkdownDescription: "Refuse plans that destroy it: for the directory's master, and storage."},
+			"deletion_protection": schema.BoolAttribute{Optional: true, Computed: true, PlanModifiers: []planmodifier.Bool{byRole{}}, MarkdownDescription: "Refuse plans that destroy it; if not given, it is so for `vault` and `storage`."},
 		}}}
 }
 
 func (m *serverModel) dn(d *shoal.Directory) string { return d.ServerDN(m.Name.ValueString()) }
 func (m *serverModel) protected() bool              { return m.Protection.ValueBool() }
 func (m *serverModel) named(id string) error {
-	m.Name, m.Addresses, m.Protection = types.StringValue(id), types.MapNull(types.StringType), types.BoolValue(false)
+	m.Name = types.StringValue(id)
 	return nil
 }
 
 func (m *serverModel) entry(ctx context.Context) (kept, fresh shoal.Entry, diags diag.Diagnostics) {
 	kept = shoal.Entry{"shoalRole": {m.Role.ValueString()}}
 	if !m.Addresses.IsNull() && !m.Addresses.IsUnknown() {
-		var all map[string]string
+		var all map[string][]string
 		diags = m.Addresses.ElementsAs(ctx, &all, false)
 		kept["shoalAddress"] = []string{}
-		for service, address := range all {
-			kept["shoalAddress"] = append(kept["shoalAddress"], service+" "+address)
+		for service, addresses := range all {
+			for _, a := range addresses {
+				kept["shoalAddress"] = append(kept["shoalAddress"], service+" "+a)
+			}
 		}
 	}
 	return kept, shoal.Entry{"objectClass": {"shoalServer"}, "cn": {m.Name.ValueString()}}, diags
@@ -69,13 +90,14 @@ func (m *serverModel) entry(ctx context.Context) (kept, fresh shoal.Entry, diags
 func (m *serverModel) take(ctx context.Context, d *shoal.Directory, e shoal.Entry) (diags diag.Diagnostics) {
 	m.Role, m.Version = types.StringValue(e.First("shoalRole")), types.StringValue(e.First("shoalVersion"))
 	m.ID, m.BindDN = m.Name, types.StringValue(m.dn(d))
-	if !m.Addresses.IsNull() {
-		all := map[string]string{}
-		for _, a := range e["shoalAddress"] {
-			service, address, _ := strings.Cut(a, " ")
-			all[service] = address
-		}
-		m.Addresses, diags = types.MapValueFrom(ctx, types.StringType, all)
+	all := map[string][]string{}
+	for _, a := range e["shoalAddress"] {
+		service, address, _ := strings.Cut(a, " ")
+		all[service] = append(all[service], address)
+	}
+	m.Addresses, diags = types.MapValueFrom(ctx, addressSet, all)
+	if m.Protection.IsNull() { // imported
+		m.Protection = types.BoolValue(protectedRole(m.Role.ValueString()))
 	}
 	return diags
 }
