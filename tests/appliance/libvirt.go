@@ -42,7 +42,7 @@ func (r *Rig) Hypervisor() *Hypervisor {
 	}
 	for name, text := range map[string]string{
 		"qemu.conf":     "security_driver = \"none\"\nuser = \"root\"\ngroup = \"root\"\ncgroup_controllers = []\nnamespaces = []\nstdio_handler = \"file\"\nremember_owner = 0\n",
-		"libvirtd.conf": "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n",
+		"libvirtd.conf": "unix_sock_group = \"root\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n",
 	} {
 		if err := os.WriteFile(short+"/etc/"+name, []byte(text), 0o600); err != nil {
 			r.T.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,7 +18,8 @@ var tokenEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithP
 const maxTokens = 8
 
 // NewToken makes a one-time token of enrolment for a server and puts its hash into the directory (docs/enrolment.md);
-// tokens that have expired are taken away.
+// tokens that have expired are taken away, and where there are too many the first to expire: an ephemeral resource makes one with each
+// plan, and nobody spends those.
 func (d *Directory) NewToken(ctx context.Context, server string, hosts []string, life time.Duration) (string, error) {
 	e, err := d.Read(ctx, d.ServerDN(server))
 	if err != nil {
@@ -28,19 +30,28 @@ func (d *Directory) NewToken(ctx context.Context, server string, hosts []string,
 		return "", fmt.Errorf("server %s has role %q, which does not enrol", server, role)
 	}
 	now := time.Now()
-	var old []string
-	for _, t := range e["shoalEnrolToken"] {
+	var old, good []string
+	expires := func(t string) time.Time {
 		f := strings.Fields(t)
 		if len(f) < 4 {
-			old = append(old, t)
-			continue
+			return time.Time{}
 		}
-		if at, err := time.Parse(time.RFC3339, f[2]); err != nil || now.After(at) {
+		at, err := time.Parse(time.RFC3339, f[2])
+		if err != nil {
+			return time.Time{}
+		}
+		return at
+	}
+	for _, t := range e["shoalEnrolToken"] {
+		if now.After(expires(t)) {
 			old = append(old, t)
+		} else {
+			good = append(good, t)
 		}
 	}
-	if len(e["shoalEnrolToken"])-len(old) >= maxTokens {
-		return "", fmt.Errorf("server %s has %d good tokens already: shoalctl token revoke %s", server, maxTokens, server)
+	if len(good) >= maxTokens {
+		slices.SortFunc(good, func(a, b string) int { return expires(a).Compare(expires(b)) })
+		old = append(old, good[:len(good)-maxTokens+1]...)
 	}
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails: it ends the process instead (crypto/rand)
