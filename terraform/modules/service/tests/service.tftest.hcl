@@ -2,7 +2,8 @@ mock_provider "shoal" {}
 
 variables {
   domain  = "example.net"
-  secrets = {}
+  secrets = { vault1 = "{}" }
+  enrol   = { url = "https://vault1.example.net:7443", ca_sha256 = "0000000000000000000000000000000000000000000000000000000000000000" }
   ipv4    = "10.20.0.0/20"
   ipv6    = "fd00:20::/64"
   sizes = {
