@@ -90,7 +90,7 @@ func directory(ctx context.Context, s proto.Site) error {
 	}
 	for name, addr := range s.Boxes {
 		err := a.SetServer(ctx, dirclient.NewServer{
-			Name: name, Role: "box", Password: box, Addresses: map[string][]string{dirclient.ServiceHint: {addr + ":7001"}},
+			Name: name, Role: "box", Password: box, Addresses: map[string][]string{dirclient.ServiceHint: {addr + ":7001"}, dirclient.ServiceControl: {addr + ":7002"}},
 		})
 		if err != nil {
 			return err

@@ -22,6 +22,8 @@ const (
 	user     = "alice@example.test"
 	password = "wonderland"
 	host     = network + "254" // this side of the bridge
+
+	moreVolumes = "volumes" // folder in the export for further ones
 )
 
 // A site is a mail service on the rig: the directory on this side of the bridge, boxd in every client kernel, one volume.
@@ -134,7 +136,9 @@ listener "imaps" {
 }
 listener "lmtp" { address = "%[3]s:24" }
 listener "hint" { address = "%[3]s:7001" }
-`, host, k.name, k.addr(), proto.Export, proto.VolumeID)), 0o600))
+control { address = "%[3]s:7002" }
+store { volume_folder = "%[4]s/%[6]s" }
+`, host, k.name, k.addr(), proto.Export, proto.VolumeID, moreVolumes)), 0o600))
 	call[proto.None](k, "Spawn", []string{s.path("boxd"), "-config", s.path(k.name + ".hcl")})
 	s.answers(k.endpoint(993))
 	s.answers(k.endpoint(24))
@@ -214,7 +218,12 @@ func (s *site) swaks(k *kernel, token string) {
 // curl runs one IMAP command in INBOX.
 func (s *site) curl(k *kernel, command string) string {
 	s.t.Helper()
-	out, err := exec.Command("curl", "-sS", "--max-time", "240", "--cacert", s.path("ca.crt"), "--user", user+":"+password, "--url", "imaps://"+k.endpoint(993)+"/INBOX", "--request", command).CombinedOutput()
+	return s.curlAs(k, user, "INBOX", command)
+}
+
+func (s *site) curlAs(k *kernel, user, folder, command string) string {
+	s.t.Helper()
+	out, err := exec.Command("curl", "-sS", "--max-time", "240", "--cacert", s.path("ca.crt"), "--user", user+":"+password, "--url", "imaps://"+k.endpoint(993)+"/"+folder, "--request", command).CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("curl: %s: %v\n%s", command, err, out)
 	}

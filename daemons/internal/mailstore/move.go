@@ -84,6 +84,9 @@ func (a *Account) closedError(st *acctState) error {
 
 // reopen forgets what is known of a closed account and its mailboxes, and reads it anew: it may have come back.
 func (a *Account) reopen(ctx context.Context) (*acctState, error) {
+	if err := a.vol.do(ctx, func() error { return a.vol.askAnew(a.dir) }); err != nil {
+		return nil, fmt.Errorf("account %s: %w", a.id, err)
+	}
 	if err := a.j.begin(ctx); err != nil {
 		return nil, fmt.Errorf("account %s: %w", a.id, err)
 	}
@@ -103,6 +106,20 @@ func (a *Account) reopen(ctx context.Context) (*acctState, error) {
 		}
 	}
 	return st, nil
+}
+
+// askAnew makes a client of a file server ask again what the name of a directory stands for, when it is looked for next. The
+// place of an account may be taken by another directory while the client still knows the old one, for as long as it believes what
+// it knows of the directory above: up to a minute, unless that is opened.
+func (v *volume) askAnew(path string) error {
+	if !v.network {
+		return nil
+	}
+	above := path[:strings.LastIndexByte(path, '/')]
+	if err := v.fs.SyncDir(above); err != nil && !isNotExist(err) {
+		return ioErr("open", above, err)
+	}
+	return nil
 }
 
 // begin forgets all that is known of a log.
@@ -192,6 +209,9 @@ func (s *Store) NewMove(account, from, to string) (*Move, error) {
 // peek folds an account's log without keeping anything; nil if there is no such account.
 func (m *Move) peek(v *volume, dir string) (*acctState, error) {
 	if err := v.present(); err != nil {
+		return nil, err
+	}
+	if err := v.askAnew(dir); err != nil {
 		return nil, err
 	}
 	if _, err := v.fs.Lstat(dir); err != nil {
@@ -456,6 +476,12 @@ func (m *Move) publish() error {
 			trash := m.to.root + "/trash/" + m.id + "." + m.s.nextNonce().String()
 			if err := m.to.fs.Rename(m.new, trash); err != nil && !isNotExist(err) {
 				return ioErr("rename", m.new, err)
+			}
+			// Another run of the same move may have come to its end after the look: then this was the account.
+			if st, err := m.peek(m.to, trash); err != nil {
+				return err
+			} else if st != nil && !st.closed {
+				return errors.Join(fmt.Errorf("account %s: another run has just moved it: %w", m.id, ErrMailboxExists), ioErr("rename", trash, m.to.fs.Rename(trash, m.new)))
 			}
 		}
 		err = m.to.fs.Rename(m.stage, m.new)

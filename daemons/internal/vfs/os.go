@@ -50,6 +50,14 @@ func (osFS) Open(path string) (File, error) {
 	return &osFile{fd}, nil
 }
 
+// Forget lets go of what the kernel keeps of the content of an open file, so that the next read asks the device or the file
+// server. What is not written back yet stays.
+func Forget(f File) {
+	if o, ok := f.(*osFile); ok {
+		_ = unix.Fadvise(o.fd, 0, 0, unix.FADV_DONTNEED)
+	}
+}
+
 func (f *osFile) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
