@@ -21,20 +21,28 @@
 //
 // Waiting happens on the goroutine of the attempt, never under a lock.
 //
-// Left out on purpose: SASL mechanisms (sessions decode PLAIN and LOGIN and call Login), tokens, second factors,
-// and logging: the session logs the outcome once.
+// Several servers: each tells the others of its failures (Peers, peers.go), so that a guesser who spreads over them gains little.
+// docs/authentication.md has how much.
+//
+// Beside passwords there are app passwords (apppassword.go), tokens (bearer.go), and whatever a mechanism proves (Prove). A session that a
+// login opened is ended when the login would not be granted any more (watch.go). Each login leaves a line in the log (audit.go), and
+// from time to time a date in the directory (lastlogin.go).
+//
+// Left out on purpose: SASL (package sasl), second factors.
 package authn
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/token"
 )
 
 // Errors of Login, for errors.Is.
@@ -61,6 +69,12 @@ type Directory interface {
 	Account(ctx context.Context, address string) (*dirclient.Account, error)
 	Domain(ctx context.Context, name string) (*dirclient.Domain, error)
 	Bind(ctx context.Context, dn, password string) error
+	AppPassword(ctx context.Context, accountDN, id string) (*dirclient.AppPassword, error)
+	AccountByID(ctx context.Context, id string) (*dirclient.Account, error)
+	// TokenKeys gives the public keys of session tokens by the webmail server that has them (package token).
+	TokenKeys(ctx context.Context) (map[string][]string, error)
+	// SetLastLogins writes when entries were last used.
+	SetLastLogins(ctx context.Context, logins map[string]time.Time) (int, error)
 }
 
 // Settings are the attributes of the block login in a daemon's configuration, with their defaults.
@@ -86,6 +100,18 @@ type Settings struct {
 	// Trusted names hosts, such as webmail servers, through which many users come: their addresses are
 	// not counted, only the user names.
 	Trusted []string `hcl:"trusted,optional" conf:"network"`
+	// Recheck is how often the accounts of running sessions are looked at although nobody told of a change.
+	Recheck time.Duration `hcl:"recheck,optional" default:"5m" min:"1s" max:"24h"`
+	// LastLogin is how old the last login in the directory must be before a newer one is written there; 0: never. What is to be written
+	// waits for LastLoginDelay at most.
+	LastLogin      time.Duration `hcl:"last_login,optional" default:"24h" min:"0s" max:"8760h"`
+	LastLoginDelay time.Duration `hcl:"last_login_delay,optional" default:"5m" min:"10ms" max:"24h"`
+	// Audit is how many events of logins are kept in memory for shoalctl logins; the log has all.
+	Audit int `hcl:"audit,optional" default:"10000" min:"10" max:"10000000"`
+	// SessionTokens says whether tokens of our own webmail servers open accounts.
+	SessionTokens bool `hcl:"session_tokens,optional" default:"true"`
+	// Providers are the identity providers whose tokens do.
+	Providers []token.Settings `hcl:"provider,block"`
 }
 
 // DefaultSettings are those of a configuration that says nothing.
@@ -98,8 +124,11 @@ func DefaultSettings() Settings {
 // Options of New. Directory is required.
 type Options struct {
 	Directory Directory
-	Suffix    string    // of the directory: where the entry of an unknown user would lie
-	Settings  *Settings // nil: DefaultSettings
+	Suffix    string       // of the directory: where the entry of an unknown user would lie
+	Settings  *Settings    // nil: DefaultSettings
+	Server    string       // this server, in the audit trail
+	Peers     Peers        // tells the other servers of failures; nil: each counts alone
+	Log       *slog.Logger // the audit trail; nil: none
 	Metrics   prometheus.Registerer
 	Clock     clock.Clock
 }
@@ -116,13 +145,6 @@ func New(o Options) (*Authenticator, error) {
 		return nil, fmt.Errorf("authn: %w", err)
 	}
 	return a, nil
-}
-
-// Login returns the account that user and password open. user is a whole address of the account, or a local part
-// with Settings.DefaultDomain. remote is the client's address, with or without a port. It may take seconds
-// (see the package) and is given up when ctx ends. Errors: ErrBadCredentials, ErrSuspended, ErrThrottled, ErrUnavailable.
-func (a *Authenticator) Login(ctx context.Context, user, password, remote string) (*dirclient.Account, error) {
-	return a.login(ctx, user, password, remote)
 }
 
 // Forget drops all verified credentials and counted failures.

@@ -26,11 +26,15 @@ type fake struct {
 	away      bool
 	binds     []string // the DNs
 	gate      func()   // called in each bind
+
+	apps       map[string]*dirclient.AppPassword // by DN
+	keys       map[string][]string
+	lastLogins map[string]time.Time
 }
 
 func newFake() *fake {
 	f := &fake{
-		accounts: map[string]*dirclient.Account{}, passwords: map[string]string{},
+		apps: map[string]*dirclient.AppPassword{}, accounts: map[string]*dirclient.Account{}, passwords: map[string]string{},
 		domains: map[string]*dirclient.Domain{"example.test": {Name: "example.test", Status: dirclient.StatusActive}},
 	}
 	f.add("alice", "wonderland")
@@ -87,6 +91,42 @@ func (f *fake) Bind(_ context.Context, dn, password string) error {
 	return nil
 }
 
+func (f *fake) AccountByID(_ context.Context, id string) (*dirclient.Account, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.accounts {
+		if a.ID == id {
+			b := *a
+			return &b, nil
+		}
+	}
+	return nil, dirclient.ErrNoSuchAccount
+}
+
+func (f *fake) AppPassword(_ context.Context, accountDN, id string) (*dirclient.AppPassword, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.apps[dirclient.AppPasswordDN(accountDN, id)]; p != nil {
+		q := *p
+		return &q, nil
+	}
+	return nil, dirclient.ErrNoSuchAppPassword
+}
+
+func (f *fake) TokenKeys(context.Context) (map[string][]string, error) { return f.keys, nil }
+
+func (f *fake) SetLastLogins(_ context.Context, logins map[string]time.Time) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lastLogins == nil {
+		f.lastLogins = map[string]time.Time{}
+	}
+	for dn, at := range logins {
+		f.lastLogins[dn] = at
+	}
+	return len(logins), nil
+}
+
 func (f *fake) bound() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -109,13 +149,22 @@ func newAuthn(t *testing.T, f *fake, change func(*Settings)) (*Authenticator, *c
 
 func expect(t *testing.T, a *Authenticator, user, password, remote string, want error) {
 	t.Helper()
-	acc, err := a.Login(t.Context(), user, password, remote)
+	acc, err := login(t.Context(), a, user, password, remote)
 	if !errors.Is(err, want) {
 		t.Errorf("login of %q from %s: %v, wanted %v", user, remote, err, want)
 	}
 	if (acc != nil) != (want == nil) {
 		t.Errorf("login of %q: account %v with error %v", user, acc, err)
 	}
+}
+
+// login is an IMAP login by password.
+func login(ctx context.Context, a *Authenticator, user, password, remote string) (*dirclient.Account, error) {
+	g, err := a.Password(ctx, From{Service: ServiceIMAP, Remote: remote, Mechanism: "PLAIN", TLS: true}, user, password)
+	if err != nil {
+		return nil, err
+	}
+	return g.Account, nil
 }
 
 // waiting reads the gauge of logins under way.
@@ -274,12 +323,12 @@ func TestFirstClientGoes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan error), make(chan error)
 	go func() {
-		_, err := a.Login(ctx, "alice@example.test", "wonderland", "192.0.2.1")
+		_, err := login(ctx, a, "alice@example.test", "wonderland", "192.0.2.1")
 		first <- err
 	}()
 	<-arrived
 	go func() {
-		_, err := a.Login(t.Context(), "alice@example.test", "wonderland", "192.0.2.1")
+		_, err := login(t.Context(), a, "alice@example.test", "wonderland", "192.0.2.1")
 		second <- err
 	}()
 	cancel()
@@ -296,7 +345,7 @@ func TestThrottlePerAddress(t *testing.T) {
 	f := newFake()
 	a, clk := newAuthn(t, f, nil)
 	guess := func(i int, remote string) error {
-		_, err := a.Login(t.Context(), fmt.Sprintf("user%d@example.test", i), "guess", remote)
+		_, err := login(t.Context(), a, fmt.Sprintf("user%d@example.test", i), "guess", remote)
 		return err
 	}
 	for i := range 5 {
@@ -355,7 +404,7 @@ func TestThrottledAttemptsAreSpacedAndBounded(t *testing.T) {
 	results := make(chan error, 10)
 	for i := range 10 {
 		go func() {
-			_, err := a.Login(t.Context(), fmt.Sprintf("u%d@example.test", i+1), "guess", "192.0.2.1")
+			_, err := login(t.Context(), a, fmt.Sprintf("u%d@example.test", i+1), "guess", "192.0.2.1")
 			results <- err
 		}()
 	}
@@ -382,7 +431,7 @@ func TestThrottlePerUser(t *testing.T) {
 		remote := fmt.Sprintf("192.0.2.%d", i)
 		done := make(chan error, 1)
 		go func() {
-			_, err := a.Login(t.Context(), "alice@example.test", "guess", remote)
+			_, err := login(t.Context(), a, "alice@example.test", "guess", remote)
 			done <- err
 		}()
 		if i > 5 {
@@ -396,7 +445,7 @@ func TestThrottlePerUser(t *testing.T) {
 	// Elsewhere her login now waits, but never longer than the bound, and succeeds.
 	done := make(chan error, 1)
 	go func() {
-		_, err := a.Login(t.Context(), "alice@example.test", "wonderland", "203.0.113.1")
+		_, err := login(t.Context(), a, "alice@example.test", "wonderland", "203.0.113.1")
 		done <- err
 	}()
 	clk.WaitTimers(1)
@@ -418,7 +467,7 @@ func TestOwnPlaceDoesNotWait(t *testing.T) {
 	results := make(chan error, 3)
 	for i := range 3 {
 		go func() {
-			_, err := a.Login(t.Context(), "alice@example.test", fmt.Sprint(i), fmt.Sprintf("192.0.2.%d", 10+i))
+			_, err := login(t.Context(), a, "alice@example.test", fmt.Sprint(i), fmt.Sprintf("192.0.2.%d", 10+i))
 			results <- err
 		}()
 	}

@@ -2,6 +2,8 @@ package authn
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"shoal/daemons/internal/dirclient"
 )
@@ -14,6 +16,11 @@ const (
 	ServiceSieve   = "sieve"
 	ServiceWebmail = "webmail"
 )
+
+// Services lists them.
+func Services() []string {
+	return []string{ServiceIMAP, ServicePOP, ServiceSMTP, ServiceSieve, ServiceWebmail}
+}
 
 // From says where a login comes from and how it is made.
 type From struct {
@@ -29,31 +36,72 @@ type Grant struct {
 	Account    *dirclient.Account
 	Credential string // what opened the account: CredentialPassword and so on
 	Name       string // of the app password, or of whoever issued the token; empty: none
+
+	app *dirclient.AppPassword // the app password
 }
 
 // Kinds of credentials.
 const (
 	CredentialPassword    = "password"
 	CredentialAppPassword = "app-password"
-	CredentialToken       = "token"
+	CredentialToken       = "token"    // of a webmail server of ours
+	CredentialProvider    = "provider" // a token of an identity provider
 )
 
 // Password checks a user's name and password for a service. It may take seconds (see the package) and is given up when ctx
 // ends. Errors: ErrBadCredentials, ErrSuspended, ErrThrottled, ErrUnavailable.
 func (a *Authenticator) Password(ctx context.Context, from From, user, password string) (*Grant, error) {
-	acc, err := a.login(ctx, user, password, from.Remote)
+	g, cached, err := a.password(ctx, from, user, password)
+	return a.done(from, user, g, cached, err)
+}
+
+// Prove checks what a mechanism proves in another way than by showing a password (SCRAM): prove says nil,
+// dirclient.ErrInvalidCredentials, or another error for what is nobody's fault. It is given the account, nil when there is none: it has to
+// take as long then, and what it says is taken for wrong. The limits on guesses are those of passwords. Errors as of Password.
+func (a *Authenticator) Prove(ctx context.Context, from From, user string, prove func(ctx context.Context, account *dirclient.Account) error) (*Grant, error) {
+	g := &Grant{From: from, Credential: CredentialPassword}
+	acc, who, _, err := a.account(ctx, user[:min(len(user), maxUser)])
+	if err == nil {
+		g.Account = acc
+		// Each proof is of its own making: nothing is remembered of it, and no two of them are the same.
+		err = a.verify(ctx, attempt{user: who, address: from.Remote, real: acc != nil, secret: fmt.Sprint("proof ", a.proofs.Add(1)),
+			try: func(ctx context.Context) error { return prove(ctx, acc) }})
+	}
+	if err == nil {
+		err = a.status(ctx, acc)
+	}
+	return a.done(from, user, g, false, err)
+}
+
+// done ends a login: it counts it, writes the audit trail, and gives the grant out if there is one.
+func (a *Authenticator) done(from From, user string, g *Grant, cached bool, err error) (*Grant, error) {
+	a.metrics.count(cached, err)
+	a.audit(from, user, g, err)
 	if err != nil {
 		return nil, err
 	}
-	return &Grant{From: from, Account: acc, Credential: CredentialPassword}, nil
+	a.note(g)
+	return g, nil
 }
 
-// Bearer checks a token for a service (RFC 7628, RFC 6750). user is the address that the client claims, or empty. Errors as of
-// Password.
-func (a *Authenticator) Bearer(_ context.Context, _ From, _, _ string) (*Grant, error) {
-	return nil, ErrBadCredentials
-}
+// ErrScope: the app password or token is right, but not for this service. It is an ErrBadCredentials, too: the client is told no more.
+var ErrScope = fmt.Errorf("%w: not for this service", ErrBadCredentials)
 
-// Watch calls end, once and on a goroutine of its own, when the session that g opened must end: its account was suspended, closed or
-// deleted, or what it logged in with is worth nothing any more. The session calls stop when it ends by itself.
-func (a *Authenticator) Watch(_ *Grant, _ func(reason string)) (stop func()) { return func() {} }
+var errExpired = fmt.Errorf("%w: it has expired", ErrBadCredentials)
+
+// resultOf is the word for an outcome in the audit trail and in metrics.
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, ErrScope):
+		return "scope"
+	case errors.Is(err, ErrBadCredentials):
+		return "bad"
+	case errors.Is(err, ErrSuspended):
+		return "suspended"
+	case errors.Is(err, ErrThrottled):
+		return "throttled"
+	}
+	return "unavailable"
+}

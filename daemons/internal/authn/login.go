@@ -8,15 +8,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/token"
 )
 
 func setDefaults(s *Settings) { conf.SetDefaults(s) }
@@ -37,8 +40,20 @@ type authenticator struct {
 	known     *lru[string, time.Duration] // user + address: since when they belong together
 	addresses table
 	users     table
+	pairs     *lru[string, time.Duration] // user + address: where failures came from lately
+	peers     Peers                       // nil: there are none
 	turns     map[string]*turn
 	flights   map[digest]*flight
+
+	log       *slog.Logger
+	server    string
+	providers []*token.Provider
+	watching  sync.Mutex
+	watches   map[string]*watched // by account id; guarded by watching
+	recent    trail
+	proofs    atomic.Uint64
+	noted     sync.Mutex
+	noting    map[string]time.Time // last logins to be written, by DN; guarded by noted
 }
 
 // turn lets the binds of one user happen one after the other.
@@ -82,6 +97,8 @@ func (a *authenticator) init(o Options) error {
 	_, _ = rand.Read(a.key) // never fails: it ends the process instead (crypto/rand)
 	a.verified = newLRU[digest, time.Duration](s.CacheEntries)
 	a.known = newLRU[string, time.Duration](s.Remembered)
+	a.pairs = newLRU[string, time.Duration](s.Remembered)
+	a.peers = o.Peers
 	a.addresses = table{
 		free: s.FreeFailures, atOnce: s.AttemptsPerAddress, first: s.FailureDelay, most: s.MaxAddressDelay,
 		life: s.FailureLife, spaced: true, counters: newLRU[string, counter](s.Remembered), attempts: map[string]int{},
@@ -91,6 +108,19 @@ func (a *authenticator) init(o Options) error {
 		life: s.FailureLife, counters: newLRU[string, counter](s.Remembered), attempts: map[string]int{},
 	}
 	a.turns, a.flights = map[string]*turn{}, map[digest]*flight{}
+	a.log, a.server, a.providers = o.Log, o.Server, nil
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	for _, ps := range s.Providers {
+		p, err := token.NewProvider(ps, o.Clock)
+		if err != nil {
+			return err
+		}
+		a.providers = append(a.providers, p)
+	}
+	a.watches = map[string]*watched{}
+	a.noting = map[string]time.Time{}
 	a.metrics = newMetrics()
 	return a.metrics.register(o.Metrics, a.size)
 }
@@ -108,57 +138,77 @@ func (a *authenticator) forget() {
 	a.known.clear()
 	a.addresses.counters.clear()
 	a.users.counters.clear()
+	a.pairs.clear()
 }
 
-func (a *authenticator) login(ctx context.Context, user, password, remote string) (*dirclient.Account, error) {
-	acc, cached, err := a.check(ctx, user, password, remote)
-	a.metrics.count(cached, err)
-	if err != nil {
-		return nil, err
+// account looks up who a user name is: nil for nobody, with the name under which nobody lies.
+func (a *authenticator) account(ctx context.Context, user string) (acc *dirclient.Account, who, dn string, err error) {
+	address, dn := a.name(user)
+	if address == "" {
+		return nil, "", dn, nil
 	}
-	return acc, nil
+	acc, err = a.dir.Account(ctx, address)
+	switch {
+	case err == nil:
+		return acc, acc.ID, acc.DN, nil // all addresses of an account are one user
+	case errors.Is(err, dirclient.ErrNoSuchAccount):
+		return nil, address, dn, nil
+	}
+	return nil, address, dn, fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-func (a *authenticator) check(ctx context.Context, user, password, remote string) (acc *dirclient.Account, cached bool, err error) {
+// password checks a password: an app password if it has the form of one and the account has it, else the account's own.
+func (a *authenticator) password(ctx context.Context, from From, user, password string) (g *Grant, cached bool, err error) {
 	if password == "" || len(password) > maxPassword || len(user) > maxUser || strings.ContainsRune(password, 0) {
 		// What no account can have needs no bind; whoever sends it learns nothing by its haste.
-		a.failed(user[:min(len(user), maxUser)], remote)
+		a.failed(user[:min(len(user), maxUser)], from.Remote)
 		return nil, false, ErrBadCredentials
 	}
-	address, dn := a.name(user)
-	if address != "" {
-		acc, err = a.dir.Account(ctx, address)
-		switch {
-		case err == nil:
-			dn = acc.DN
-		case errors.Is(err, dirclient.ErrNoSuchAccount):
-			acc = nil
-		default:
-			return nil, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	acc, who, dn, err := a.account(ctx, user)
+	if err != nil {
+		return nil, false, err
+	}
+	g = &Grant{From: from, Account: acc, Credential: CredentialPassword}
+	secret, version := password, ""
+	if acc != nil {
+		version = fmt.Sprint(acc.CredentialVersion)
+		app, plain, err := a.appPassword(ctx, acc, password)
+		if err != nil {
+			return nil, false, err
+		}
+		if app != nil {
+			g.Credential, g.Name, g.app = CredentialAppPassword, app.Name, app
+			dn, secret, version = app.DN, plain, "app "+app.DN+" "+app.Created.String()
 		}
 	}
 	var proof digest
 	if acc != nil {
-		proof = a.digest("credentials", acc.ID, fmt.Sprint(acc.CredentialVersion), password)
-		if a.isVerified(proof) {
-			cached = true
-		}
+		proof = a.digest("credentials", acc.ID, version, secret)
+		cached = a.isVerified(proof)
 	}
 	if !cached {
-		who := address
-		if acc != nil {
-			who = acc.ID // all addresses of an account are one user
+		err := a.verify(ctx, attempt{
+			user: who, address: from.Remote, real: acc != nil, proof: proof, secret: secret,
+			try: func(ctx context.Context) error { return a.dir.Bind(ctx, dn, secret) },
+		})
+		if err != nil {
+			return g, false, err
 		}
-		if err := a.verify(ctx, attempt{user: who, address: remote, dn: dn, password: password, real: acc != nil, proof: proof}); err != nil {
-			return nil, false, err
+	}
+	if g.app != nil {
+		if err := a.usable(g.app, from.Service); err != nil {
+			return g, cached, err
 		}
 	}
 	if acc.Provisional { // the login has made it
-		if acc, err = a.dir.Account(ctx, address); err != nil {
-			return nil, cached, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		if acc, _, _, err = a.account(ctx, user); err != nil {
+			return g, cached, err
+		}
+		if g.Account = acc; acc == nil {
+			return g, cached, fmt.Errorf("%w: the new account is not to be seen yet", ErrUnavailable)
 		}
 	}
-	return acc, cached, a.status(ctx, acc)
+	return g, cached, a.status(ctx, acc)
 }
 
 // name gives the address of a user name and where its entry would lie. A name that is no address has neither,
@@ -199,18 +249,19 @@ func (a *authenticator) status(ctx context.Context, acc *dirclient.Account) erro
 
 // attempt is one login that the cache could not answer.
 type attempt struct {
-	user     string // what failures are counted under
-	address  string // of the client
-	dn       string
-	password string
-	real     bool // there is such an account
-	proof    digest
+	user    string // what failures are counted under
+	address string // of the client
+	secret  string // tells attempts apart that are the same
+	real    bool   // there is such an account
+	proof   digest // what is remembered when it is right; zero: nothing
+	// try checks it: nil, dirclient.ErrInvalidCredentials, or an error that is nobody's fault.
+	try func(context.Context) error
 }
 
 // verify checks an attempt: it joins the same one from the same address, or makes it.
 func (a *authenticator) verify(ctx context.Context, at attempt) error {
 	addr, _ := addressKey(at.address, a.trusted)
-	key := a.digest("flight", at.user, addr, at.password)
+	key := a.digest("flight", at.user, addr, at.secret)
 	a.mu.Lock()
 	a.metrics.waiting.Inc()
 	defer a.metrics.waiting.Dec()
@@ -239,22 +290,23 @@ func (a *authenticator) verify(ctx context.Context, at attempt) error {
 
 func (a *authenticator) fly(ctx context.Context, at attempt) error {
 	addr, counted := addressKey(at.address, a.trusted)
-	pairKey := at.user + "\x00" + addr
+	at.user, addr = Keys(at.user, addr)
+	pair := pairKey(at.user, addr)
 
 	a.mu.Lock()
 	now := a.clock.Boot()
-	since, friend := a.known.get(pairKey)
+	since, friend := a.known.get(pair)
 	friend = friend && now-since < 24*time.Hour
 	waitUser, ok := a.users.enter(at.user, now, friend)
 	if !ok {
 		a.mu.Unlock()
-		return fmt.Errorf("%w on %s", ErrThrottled, at.user)
+		return fmt.Errorf("%w on one user", ErrThrottled)
 	}
 	waitAddr, ok := a.addresses.enter(addr, now, !counted)
 	if !ok {
 		a.users.leave(at.user)
 		a.mu.Unlock()
-		return fmt.Errorf("%w from %s", ErrThrottled, addr)
+		return fmt.Errorf("%w from %s", ErrThrottled, at.address)
 	}
 	t := a.turns[at.user]
 	if t == nil {
@@ -279,39 +331,96 @@ func (a *authenticator) fly(ctx context.Context, at attempt) error {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
-	t.busy <- struct{}{} // a bind ends within the directory client's time-out
+	if err := a.takeTurn(ctx, t, at.user, addr, pair, friend, counted); err != nil {
+		return err
+	}
 	defer func() { <-t.busy }()
-	if at.real && a.isVerified(at.proof) {
+	if at.real && at.proof != (digest{}) && a.isVerified(at.proof) {
 		return nil // the one before us had the same credentials
 	}
-	err := a.dir.Bind(ctx, at.dn, at.password)
+	err := at.try(ctx)
 	switch {
 	case err == nil && at.real:
 		a.mu.Lock()
 		now := a.clock.Boot()
-		a.verified.put(at.proof, now+a.set.CacheLife)
-		a.known.put(pairKey, now)
+		if at.proof != (digest{}) {
+			a.verified.put(at.proof, now+a.set.CacheLife)
+		}
+		attacked := a.users.level(at.user, now) > 0
+		a.known.put(pair, now)
 		a.users.counters.remove(at.user)
+		a.pairs.remove(pair)
 		a.mu.Unlock()
+		if attacked && counted {
+			a.tell(at.user, addr, true)
+		}
 		return nil
 	case err == nil || errors.Is(err, dirclient.ErrInvalidCredentials):
 		// A bind that succeeds for an account which the lookup did not find opens nothing either.
-		a.failed(at.user, at.address)
+		a.failedKeys(at.user, addr, counted)
 		return ErrBadCredentials
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// failed counts a failure of a user name and of a client address.
+// takeTurn waits until nothing else is being checked for the user, and for what other servers have said meanwhile: those of their
+// failures that came from the same address, and, for an attempt from where this user has failed before, all of this user's. The caller
+// gives the turn back.
+func (a *authenticator) takeTurn(ctx context.Context, t *turn, user, addr, pair string, friend, counted bool) error {
+	var waited time.Duration
+	for {
+		t.busy <- struct{}{} // a check ends within the directory client's time-out
+		a.mu.Lock()
+		now := a.clock.Boot()
+		var wait time.Duration
+		if counted {
+			wait = a.addresses.held(addr, now)
+		}
+		if at, failed := a.pairs.get(pair); failed && now-at < pairLife && !friend {
+			wait = max(wait, a.users.held(user, now))
+			if wait == 0 && a.peers != nil {
+				a.users.pace(user, now)
+			}
+		}
+		a.mu.Unlock()
+		if wait == 0 {
+			return nil
+		}
+		<-t.busy
+		if waited += wait; waited > 2*max(a.set.MaxAddressDelay, a.set.MaxUserDelay) {
+			return fmt.Errorf("%w on one user from one address", ErrThrottled)
+		}
+		a.metrics.delay.Observe(wait.Seconds())
+		if err := clock.Sleep(ctx, a.clock, wait); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+}
+
+func pairKey(user, addr string) string { return user + "\x00" + addr }
+
+// failed counts a failure of a user name and of a client address, and tells the other servers.
 func (a *authenticator) failed(user, remote string) {
 	addr, counted := addressKey(remote, a.trusted)
+	user, addr = Keys(user, addr)
+	a.failedKeys(user, addr, counted)
+}
+
+func (a *authenticator) failedKeys(user, addr string, counted bool) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	now := a.clock.Boot()
-	a.users.fail(user, now)
+	if user != "-" {
+		a.users.fail(user, now)
+	}
 	if counted {
 		a.addresses.fail(addr, now)
+		a.pairs.put(pairKey(user, addr), now)
 	}
+	a.mu.Unlock()
+	if !counted {
+		addr = "-"
+	}
+	a.tell(user, addr, false)
 }
 
 func (a *authenticator) isVerified(proof digest) bool {

@@ -2,6 +2,7 @@ package authn
 
 import (
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ type counter struct {
 	level float64
 	at    time.Duration // when level was right
 	next  time.Duration // addresses: when the next attempt may begin
+	hold  time.Duration // nothing that is held back begins before: another server has just had a failure
 }
 
 // level now.
@@ -81,6 +83,45 @@ func (t *table) fail(key string, now time.Duration) {
 		c.next = max(c.next, now+delay(c.level, t.free, t.first, t.most))
 	}
 	t.counters.put(key, c)
+}
+
+// heard counts failures that another server had, and holds back what waits here: for the delay, and up to as much again by chance, so that of
+// several servers that wait for the same moment one comes first and the others hear of it.
+func (t *table) heard(key string, n int, now time.Duration) {
+	c, _ := t.counters.get(key)
+	c.level, c.at = c.now(now, t.life)+float64(n), now
+	if d := delay(c.level, t.free, t.first, t.most); d > 0 {
+		d += rand.N(d)
+		c.hold = max(c.hold, now+d)
+		if t.spaced {
+			c.next = max(c.next, now+d)
+		}
+	}
+	t.counters.put(key, c)
+}
+
+// held is how long an attempt has to wait that is about to be made.
+func (t *table) held(key string, now time.Duration) time.Duration {
+	c, _ := t.counters.get(key)
+	return max(0, c.hold-now)
+}
+
+// pace is held for an attempt from where others have failed: these come one after the other, with the delay between them.
+func (t *table) pace(key string, now time.Duration) {
+	c, ok := t.counters.get(key)
+	if !ok {
+		return
+	}
+	if d := delay(c.now(now, t.life), t.free, t.first, t.most); d > 0 {
+		c.hold = max(c.hold, now+d)
+		t.counters.put(key, c)
+	}
+}
+
+// level is what is counted now.
+func (t *table) level(key string, now time.Duration) float64 {
+	c, _ := t.counters.get(key)
+	return c.now(now, t.life)
 }
 
 // addressKey is what failures of a client are counted under: its IPv4 address, or the /64 of its IPv6 address,

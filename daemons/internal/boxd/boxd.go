@@ -23,6 +23,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"shoal/daemons/internal/authn"
@@ -62,6 +63,7 @@ type box struct {
 	public *pki.Public
 	dir    *dirclient.Client
 	auth   *authn.Authenticator
+	told   atomic.Pointer[authn.Authenticator] // auth, once it is there, for what runs before it is made
 	comes  *migrate.Migrator
 	store  *mailstore.Store
 	sender *hint.Sender
@@ -143,22 +145,27 @@ func (b *box) buildDirectory(c *Config) error {
 		return err
 	}
 	o.Log, o.Metrics, o.Clock = b.env.Log, b.env.Metrics, b.env.Clock
+	o.Changed = func(names map[string]bool) {
+		if a := b.told.Load(); a != nil {
+			a.Changed(names)
+		}
+	}
 	if b.dir, err = dirclient.New(o); err != nil {
 		return err
 	}
 	b.undo = append(b.undo, b.dir.Close)
-	return nil
-}
-
-func (b *box) buildStore(c *Config) (err error) {
 	b.sender, err = hint.NewSender(hint.SenderOptions{
-		Server: b.env.Server, Directory: b.dir, TLS: b.env.Creds.ClientTLS(pki.RoleBox), Settings: &c.Hints,
+		Server: b.env.Server, Directory: b.dir, TLS: b.env.Creds.ClientTLS(pki.RoleBox, pki.RoleSwitch), Settings: &c.Hints,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	})
 	if err != nil {
 		return err
 	}
 	b.undo = append(b.undo, b.sender.Close)
+	return nil
+}
+
+func (b *box) buildStore(c *Config) (err error) {
 	address, err := c.hintAddress()
 	if err != nil {
 		return err
@@ -183,7 +190,7 @@ func (b *box) buildStore(c *Config) (err error) {
 	b.watch = newDirectoryWatch(b.dir, b.env, address, &b.volumes, c.Directory.CacheStaleLife, b.store.SetVolumeClosed)
 	b.finder = &finder{folder: c.Store.VolumeFolder, store: b.store, dir: b.dir, volumes: &b.volumes, env: b.env}
 	b.hints, err = hint.NewServer(hint.ServerOptions{
-		Store: b.store, TLS: b.env.Creds.ServerTLS(pki.RoleBox), Settings: &c.Hints,
+		Store: b.store, Reports: reports{b}, TLS: b.env.Creds.ServerTLS(pki.RoleBox, pki.RoleSwitch), Settings: &c.Hints,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	})
 	if err != nil {
@@ -315,6 +322,7 @@ func (b *box) Run(ctx context.Context) error {
 		})
 	}
 	all.Go(func() { b.watch.run(ctx) })
+	all.Go(func() { b.auth.Run(ctx) })
 	all.Go(func() { awaitVolumes(ctx, b.env.Clock, b.store, b.absent, b.env.Log) })
 	all.Go(func() { b.finder.run(ctx) })
 	all.Go(func() { b.comes.Run(ctx) })

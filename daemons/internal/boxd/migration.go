@@ -47,8 +47,25 @@ func (b *box) buildLogin(c *Config) (err error) {
 	b.controlMigration()
 	b.auth, err = authn.New(authn.Options{
 		Directory: b.comes.Directory(), Suffix: b.dir.Suffix(), Settings: &c.Login, Metrics: b.env.Metrics, Clock: b.env.Clock,
+		Server: b.env.Server, Peers: b.sender, Log: b.env.Log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	b.told.Store(b.auth)
+	if b.env.Control != nil {
+		b.env.Control.HandleFunc("GET /v1/logins", b.auth.ServeLogins)
+	}
+	return nil
+}
+
+// reports hands what other servers say of logins on, once there is somebody who takes it.
+type reports struct{ b *box }
+
+func (r reports) Heard(user, address string, known bool) {
+	if a := r.b.told.Load(); a != nil {
+		a.Heard(user, address, known)
+	}
 }
 
 // maxAsked bounds the accounts in one question.

@@ -197,7 +197,11 @@ func (l Layout) switchConfig(s server, queueID string) string {
 lmtp {
   addresses = [%s]
 }
-`, quote(l.front(portLMTP))) + l.queueBlocks(queueID)
+
+listener "hint" {
+  address = %s
+}
+`, quote(l.front(portLMTP)), quote(l.own(s, portHint))) + l.queueBlocks(queueID)
 }
 
 // clientConfig is shoalctl's: as the directory's administrator and with the operator's certificate. It asks the master

@@ -92,7 +92,7 @@ func (l Layout) listeners() map[string]string {
 	for _, s := range fleet {
 		all[s.name+"'s management"] = l.own(s, portManagement)
 		all[s.name+"'s control API"] = l.own(s, portControl)
-		if s.role == roleBox {
+		if s.role == roleBox || s.role == roleSwitch {
 			all[s.name+"'s hints"] = l.own(s, portHint)
 		}
 	}

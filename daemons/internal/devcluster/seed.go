@@ -67,7 +67,7 @@ func (l Layout) addresses(s server) map[string][]string {
 			all[f.name] = []string{l.own(s, f.port)}
 		}
 	}
-	if s.role == roleBox {
+	if s.role == roleBox || s.role == roleSwitch {
 		all[dirclient.ServiceHint] = []string{l.own(s, portHint)}
 	}
 	return all

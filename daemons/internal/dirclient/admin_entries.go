@@ -246,6 +246,19 @@ func (a *Admin) DeleteAccount(ctx context.Context, address string) (*Account, er
 	if err != nil {
 		return nil, err
 	}
+	var below []string
+	err = a.Search(ctx, acc.DN, ScopeOne, "(objectClass="+classAppPassword+")", []string{"1.1"}, func(e Entry) error {
+		below = append(below, e.DN)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, dn := range below {
+		if err := a.Delete(ctx, dn); err != nil && !errors.Is(err, ErrNoSuchEntry) {
+			return nil, err
+		}
+	}
 	return acc, a.Delete(ctx, acc.DN)
 }
 

@@ -100,7 +100,7 @@ func (c *cache[V]) fly(key string, f *flight[V], epoch uint64, away func() error
 	if err == nil {
 		v, err = fetch()
 	}
-	none := errors.Is(err, ErrNoSuchAccount) || errors.Is(err, ErrNoSuchAlias) || errors.Is(err, ErrNoSuchDomain)
+	none := errors.Is(err, ErrNoSuchAppPassword) || errors.Is(err, ErrNoSuchAccount) || errors.Is(err, ErrNoSuchAlias) || errors.Is(err, ErrNoSuchDomain)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()

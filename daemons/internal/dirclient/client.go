@@ -28,6 +28,7 @@ type Client struct {
 	accounts *cache[*Account]
 	aliases  *cache[*Alias]
 	ids      *cache[*Account]
+	apps     *cache[*AppPassword]
 	domains  *cache[*Domain]
 	servers  *cache[[]Server]
 	volumes  *cache[[]Volume]
@@ -75,6 +76,7 @@ func New(o Options) (*Client, error) {
 	c.accounts = newCache[*Account]("account", o, c.metrics, o.CacheSize)
 	c.aliases = newCache[*Alias]("alias", o, c.metrics, o.CacheSize)
 	c.ids = newCache[*Account]("id", o, c.metrics, o.CacheSize)
+	c.apps = newCache[*AppPassword]("app_password", o, c.metrics, o.CacheSize)
 	c.domains = newCache[*Domain]("domain", o, c.metrics, o.CacheSize)
 	c.servers = newCache[[]Server]("servers", o, c.metrics, 32)
 	c.volumes = newCache[[]Volume]("volumes", o, c.metrics, 1)
@@ -140,13 +142,14 @@ func (c *Client) Flush() {
 	c.accounts.flush()
 	c.aliases.flush()
 	c.ids.flush()
+	c.apps.flush()
 	c.domains.flush()
 	c.servers.flush()
 	c.volumes.flush()
 }
 
 func (c *Client) cacheEntries() float64 {
-	return float64(c.accounts.len() + c.aliases.len() + c.ids.len() + c.domains.len() + c.servers.len() + c.volumes.len())
+	return float64(c.accounts.len() + c.aliases.len() + c.ids.len() + c.apps.len() + c.domains.len() + c.servers.len() + c.volumes.len())
 }
 
 // Ping asks a directory server for the suffix entry, past the cache: nil means that lookups work. It takes part

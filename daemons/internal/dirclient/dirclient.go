@@ -54,7 +54,7 @@ import (
 // Statuses of accounts and domains (shoalAccountStatus, shoalDomainStatus).
 const (
 	StatusActive    = "active"    // everything works
-	StatusSuspended = "suspended" // no login, no new mail for now; nothing is deleted
+	StatusSuspended = "suspended" // no login; an account gets its mail, a domain none for now; nothing is deleted
 	StatusClosed    = "closed"    // no login, mail is refused for good
 )
 
@@ -82,23 +82,25 @@ const (
 // Account is one mail account as the directory describes it. It is shared between callers: read only.
 type Account struct {
 	DN                string
-	Address           string   // primary address (mail), lower case
-	Domain            string   // the domain of the entry, lower case
-	ID                string   // shoalAccountId: immutable, names the account's folder on its volume
-	Volume            string   // shoalVolumeName: where the mail lies
-	Status            string   // StatusActive, StatusSuspended or StatusClosed
-	DisplayName       string   // cn
-	Addresses         []string // every address (mailLocalAddress), the primary among them, lower case
-	QuotaStorage      int64    // bytes; 0: no limit
-	QuotaMessages     int64    // messages; 0: no limit
-	CredentialVersion int64    // moves with each change of the password
-	Forward           []string // where its mail is sent on to; empty: it is not
-	ForwardKeep       bool     // what is sent on is kept in the mailbox as well
-	Migrating         []string // what is still to come from the old server: MigratePassword, MigrateMail
-	Provisional       bool     // there is no entry yet: a login that succeeds makes it (package migrate)
+	Address           string    // primary address (mail), lower case
+	Domain            string    // the domain of the entry, lower case
+	ID                string    // shoalAccountId: immutable, names the account's folder on its volume
+	Volume            string    // shoalVolumeName: where the mail lies
+	Status            string    // StatusActive, StatusSuspended or StatusClosed
+	DisplayName       string    // cn
+	Addresses         []string  // every address (mailLocalAddress), the primary among them, lower case
+	QuotaStorage      int64     // bytes; 0: no limit
+	QuotaMessages     int64     // messages; 0: no limit
+	CredentialVersion int64     // moves with each change of the password
+	SessionEpoch      int64     // moves when all sessions and session tokens are ended
+	LastLogin         time.Time // zero: none is known; right to a day or so
+	Forward           []string  // where its mail is sent on to; empty: it is not
+	ForwardKeep       bool      // what is sent on is kept in the mailbox as well
+	Migrating         []string  // what is still to come from the old server: MigratePassword, MigrateMail
+	Provisional       bool      // there is no entry yet: a login that succeeds makes it (package migrate)
 }
 
-// Active says whether the account may log in and receive mail, as far as its own entry goes.
+// Active says whether the account may log in, as far as its own entry goes.
 func (a *Account) Active() bool { return a.Status == StatusActive }
 
 // Domain is one mail domain of ours. Read only.
@@ -123,6 +125,7 @@ type Server struct {
 	Role      string              // shoalRole: switch, box, vault ...
 	Addresses map[string][]string // by service: "host:port" each
 	Version   string              // shoalVersion, when the entry has it
+	TokenKeys []string            // shoalTokenKey: public keys of the session tokens that it signs (package token)
 }
 
 // Volume is one store volume. Read only.
@@ -153,7 +156,11 @@ type Options struct {
 	CacheTTL    time.Duration // life of an answer; negative: none
 	NegativeTTL time.Duration // life of "there is no such"; negative: none
 	Follow      bool          // hear of changes by a persist search (RFC 4533) and forget what they concern
-	StaleFor    time.Duration // how long past its life an answer is used while no server answers; negative: never
+	// Changed is called with the lower-case names of entries that were seen to change, beside their being forgotten; nil names: anything
+	// may have changed. It must not block.
+	Changed func(names map[string]bool)
+
+	StaleFor time.Duration // how long past its life an answer is used while no server answers; negative: never
 
 	Log     *slog.Logger
 	Metrics prometheus.Registerer

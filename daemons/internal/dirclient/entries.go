@@ -55,12 +55,12 @@ const (
 // What lookups ask for: never userPassword, nor anything that a lookup does not use.
 var (
 	accountAttributes = []string{attrCN, attrMail, attrMailLocal, attrAccountID, attrVolumeName, attrAccountStatus,
-		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep, attrMigrating}
+		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep, attrMigrating, attrSessionEpoch, attrLastLogin}
 	aliasAttributes  = []string{attrMailLocal, attrMailTarget}
 	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll, attrQuotaStorage, attrQuotaMessages,
 		attrSieveBefore, attrSieveAfter, attrSubaddress, attrMigrationServer, attrMigrationTLS, attrMigrationUser, attrMigrationSecret,
 		attrMigrationLogin, attrMigrationState, attrMigrationCreate}
-	serverAttributes = []string{attrCN, attrRole, attrAddress, attrVersion}
+	serverAttributes = []string{attrCN, attrRole, attrAddress, attrVersion, attrTokenKey}
 	volumeAttributes = []string{attrCN, attrVolumeID, attrVolumeState}
 )
 

@@ -180,7 +180,17 @@ func (c *Client) forgetting(names <-chan string) (began bool) {
 // name; any other entry may have a part in many answers.
 func (c *Client) forget(names map[string]bool) {
 	accounts := "," + strings.ToLower(domainsDN(c.opt.Suffix))
+	if c.opt.Changed != nil {
+		if names[everything] {
+			c.opt.Changed(nil)
+		} else {
+			c.opt.Changed(names)
+		}
+	}
 	for name := range names {
+		if _, _, ok := appPasswordName(name, accounts); ok {
+			continue
+		}
 		if !strings.HasPrefix(name, attrUID+"=") || !strings.HasSuffix(name, accounts) {
 			c.Flush()
 			return
@@ -189,4 +199,5 @@ func (c *Client) forget(names map[string]bool) {
 	of := func(a *Account) bool { return a != nil && names[lower(a.DN)] }
 	c.accounts.end(of)
 	c.ids.end(of)
+	c.apps.end(func(p *AppPassword) bool { return p != nil && names[lower(p.DN)] })
 }

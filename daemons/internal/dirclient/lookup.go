@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -163,8 +164,11 @@ func accountOf(e *ldap.Entry) (*Account, error) {
 			}
 		}
 	}
-	err := numbers(e, map[string]*int64{attrQuotaStorage: &a.QuotaStorage, attrQuotaMessages: &a.QuotaMessages, attrCredentialVersion: &a.CredentialVersion})
+	err := numbers(e, map[string]*int64{attrQuotaStorage: &a.QuotaStorage, attrQuotaMessages: &a.QuotaMessages, attrCredentialVersion: &a.CredentialVersion, attrSessionEpoch: &a.SessionEpoch})
 	if err != nil {
+		return nil, err
+	}
+	if err := times(e, map[string]*time.Time{attrLastLogin: &a.LastLogin}); err != nil {
 		return nil, err
 	}
 	for _, s := range e.GetEqualFoldAttributeValues(attrForward) {
@@ -229,6 +233,7 @@ func serverOf(e *ldap.Entry) Server {
 			s.Addresses[service] = append(s.Addresses[service], f[1])
 		}
 	}
+	s.TokenKeys = e.GetEqualFoldAttributeValues(attrTokenKey)
 	return s
 }
 

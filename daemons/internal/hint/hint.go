@@ -5,20 +5,24 @@
 //
 // # Wire format, version 1
 //
-// TLS with certificates on both sides, both of role box; then lines of text, at most 256 bytes each with their LF:
+// TLS with certificates on both sides, of role box or switch; then lines of text, at most 256 bytes each with their LF:
 //
 //	greeting = "shoal-hint " major "." minor LF        ; both sides, the server first
 //	hint     = "m " volume " " account " " mailbox LF   ; client to server; mailbox "-": the account's list
+//	failed   = "f " user " " address LF                 ; since 1.1: a login failed. Both are keys (package authn), or "-"
+//	known    = "k " user " " address LF                 ; since 1.1: a user whom somebody guesses at logged in from there
 //	error    = "e " text LF                             ; server, before it closes
 //	token    = 1*64( "a"-"z" / "0"-"9" / "-" / "." / "_" )   ; volume, account, mailbox
 //
 // A greeting with another major version ends the connection. A line that begins with a lower-case letter which the
 // reader does not know is skipped (a newer minor version); everything else that is not as above ends it.
+// Boxes take all of it; switches, which have no mailboxes, take the last two and send them. They are sent to every server that the
+// directory lists with an address for hints. Like the others, a report that is lost does no harm: somebody may guess a little faster.
 // The client keeps the connection open while it has hints to send now and then.
 //
 // # Trust
 //
-// A server takes hints from boxes only (by certificate), and only so many per second. A sender connects only to addresses
+// A server takes hints from boxes only (by certificate), reports of logins from switches, too, and only so many per second. A sender connects only to addresses
 // that the directory lists as service "hint" of a box, and only talks to a peer whose certificate names that very
 // box: an entry forged into a mailbox's interest folder makes nobody send anything anywhere.
 //
@@ -38,7 +42,7 @@ import (
 // The version of the protocol that this package speaks.
 const (
 	major = 1
-	minor = 0
+	minor = 1
 )
 
 const (
@@ -110,6 +114,37 @@ func appendHint(b []byte, ref mailstore.Ref) ([]byte, bool) {
 	b = append(b, ' ')
 	b = append(b, mailbox...)
 	return append(b, '\n'), true
+}
+
+// item is what is to be sent to a peer: a hint, or a report of a login.
+type item struct {
+	ref  mailstore.Ref
+	kind byte // 'f' or 'k'; 0: a hint
+	user string
+	addr string
+}
+
+// appendItem appends the line for it, or returns false when it cannot be written.
+func appendItem(b []byte, it item) ([]byte, bool) {
+	if it.kind == 0 {
+		return appendHint(b, it.ref)
+	}
+	if !isToken(it.user) || !isToken(it.addr) {
+		return b, false
+	}
+	return fmt.Appendf(b, "%c %s %s\n", it.kind, it.user, it.addr), true
+}
+
+// parseReport reads a report of a login, given without its LF; ok is false for another line.
+func parseReport(line []byte) (it item, ok bool, err error) {
+	if len(line) < 2 || line[0] != 'f' && line[0] != 'k' || line[1] != ' ' {
+		return it, false, nil
+	}
+	fields := bytes.Split(line, []byte(" "))
+	if len(fields) != 3 || !isToken(fields[1]) || !isToken(fields[2]) {
+		return it, true, errProtocol("bad report")
+	}
+	return item{kind: line[0], user: string(fields[1]), addr: string(fields[2])}, true, nil
 }
 
 // parseLine reads one line after the greeting, given without its LF. known is false for a line that a newer

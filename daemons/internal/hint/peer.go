@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"shoal/daemons/internal/clock"
-	"shoal/daemons/internal/mailstore"
 	"shoal/daemons/internal/pki"
 )
 
@@ -28,17 +27,18 @@ const (
 	batch = 512
 )
 
-// peer is one box that hints are sent to. Its goroutine (run) owns everything but what the Sender's mutex guards.
+// peer is one server that hints are sent to. Its goroutine (run) owns everything but what the Sender's mutex guards.
 type peer struct {
 	s    *Sender
 	addr string
 
 	// Guarded by the Sender's mutex:
-	waiting []mailstore.Ref
-	there   map[mailstore.Ref]bool // what is in waiting
-	wake    chan struct{}          // holds a token when there is something new
+	waiting []item
+	there   map[item]bool // what is in waiting
+	wake    chan struct{} // holds a token when there is something new
 
-	name   string        // which box it is
+	role   string        // box or switch
+	name   string        // which one it is
 	until  time.Duration // when that has to be looked up again
 	conn   net.Conn
 	lost   *atomic.Bool  // the peer closed conn
@@ -51,7 +51,7 @@ type peer struct {
 
 func newPeer(s *Sender, addr string) *peer {
 	return &peer{
-		s: s, addr: addr, there: map[mailstore.Ref]bool{}, wake: make(chan struct{}, 1),
+		s: s, addr: addr, there: map[item]bool{}, wake: make(chan struct{}, 1),
 		pause: pauseFirst, allow: newBucket(s.set.Rate, s.o.Clock.Boot()),
 	}
 }
@@ -65,7 +65,7 @@ const (
 )
 
 // add is called with the Sender's mutex held.
-func (p *peer) add(ref mailstore.Ref) added {
+func (p *peer) add(ref item) added {
 	if p.there[ref] {
 		return addedTwice
 	}
@@ -82,7 +82,7 @@ func (p *peer) add(ref mailstore.Ref) added {
 }
 
 // take removes up to n waiting hints.
-func (p *peer) take(n int) []mailstore.Ref {
+func (p *peer) take(n int) []item {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	n = min(n, len(p.waiting))
@@ -162,23 +162,23 @@ func (p *peer) some() bool {
 var errPausing = errors.New("waiting before the next attempt to connect")
 
 // send writes hints, over a new connection if there is none or the old one turns out to be dead.
-func (p *peer) send(refs []mailstore.Ref, now time.Duration) error {
+func (p *peer) send(refs []item, now time.Duration) error {
 	if now < p.resume {
 		return fmt.Errorf("%w: %w", errPausing, p.last)
 	}
 	if now >= p.until {
 		ctx, cancel := context.WithTimeout(p.s.ctx, p.s.set.ConnectTimeout)
-		name, err := p.s.listed(ctx, p.addr)
+		role, name, err := p.s.listed(ctx, p.addr)
 		cancel()
 		if err != nil {
 			p.disconnect()
 			p.resume, p.last = now+unlistedPause, err
 			return err
 		}
-		if name != p.name {
+		if name != p.name || role != p.role {
 			p.disconnect()
 		}
-		p.name, p.until = name, now+recheck
+		p.role, p.name, p.until = role, name, now+recheck
 	}
 	if p.name == p.s.o.Server {
 		return nil // our own entry: whoever committed here knows already
@@ -187,7 +187,7 @@ func (p *peer) send(refs []mailstore.Ref, now time.Duration) error {
 	sent := 0
 	for _, r := range refs {
 		var ok bool
-		if out, ok = appendHint(out, r); ok {
+		if out, ok = appendItem(out, r); ok {
 			sent++
 		} else {
 			p.s.metrics.dropped.WithLabelValues("invalid").Inc()
@@ -262,8 +262,8 @@ func (p *peer) greet(c *tls.Conn) error {
 	if err != nil {
 		return err
 	}
-	if role != pki.RoleBox || name != p.name {
-		return fmt.Errorf("%w: %s is listed for box %s, but %s/%s answered", pki.ErrWrongRole, p.addr, p.name, role, name)
+	if role != p.role || name != p.name {
+		return fmt.Errorf("%w: %s is listed for %s %s, but %s/%s answered", pki.ErrWrongRole, p.addr, p.role, p.name, role, name)
 	}
 	if err := c.SetDeadline(time.Now().Add(p.s.set.ConnectTimeout)); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/pki"
 )
 
 // maxPeers bounds the addresses that hints wait for at once, listed or not.
@@ -28,7 +29,7 @@ type Directory interface {
 type SenderOptions struct {
 	Server    string // this box: hints to its own addresses are not sent
 	Directory Directory
-	TLS       *tls.Config // shows this box's certificate and accepts role box (pki: ClientTLS("box"))
+	TLS       *tls.Config // shows this server's certificate and accepts roles box and switch (pki: ClientTLS("box", "switch"))
 	Settings  *Settings   // nil: the defaults
 	Log       *slog.Logger
 	Metrics   prometheus.Registerer
@@ -42,6 +43,8 @@ type Sender struct {
 	metrics *senderMetrics
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
+
+	reports chan item // that wait to be spread
 
 	mu      sync.Mutex
 	closed  bool
@@ -87,6 +90,9 @@ func NewSender(o SenderOptions) (*Sender, error) {
 		}
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.reports = make(chan item, s.set.Queue)
+	s.running.Add(1)
+	go s.spread()
 	return s, nil
 }
 
@@ -95,6 +101,53 @@ func NewSender(o SenderOptions) (*Sender, error) {
 func (s *Sender) Notify(addr string, ref mailstore.Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.notify(addr, item{ref: ref})
+}
+
+// Tell tells all other servers of a login: see authn.Peers. It never blocks.
+func (s *Sender) Tell(user, address string, known bool) {
+	it := item{kind: 'f', user: user, addr: address}
+	if known {
+		it.kind = 'k'
+	}
+	select {
+	case s.reports <- it:
+	default:
+		s.metrics.dropped.WithLabelValues("full").Inc()
+	}
+}
+
+// spread hands reports to the peers. Who they are is asked of the directory's client, which remembers.
+func (s *Sender) spread() {
+	defer s.running.Done()
+	for {
+		var it item
+		select {
+		case <-s.ctx.Done():
+			return
+		case it = <-s.reports:
+		}
+		for _, role := range roles {
+			servers, err := s.o.Directory.Servers(s.ctx, role)
+			if err != nil {
+				s.metrics.dropped.WithLabelValues("away").Inc()
+				continue
+			}
+			s.mu.Lock()
+			for _, v := range servers {
+				if v.Name != s.o.Server {
+					for _, addr := range v.Addresses[dirclient.ServiceHint] {
+						s.notify(addr, it)
+					}
+				}
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// notify is called with the mutex held.
+func (s *Sender) notify(addr string, ref item) {
 	if s.closed {
 		return
 	}
@@ -130,18 +183,23 @@ func (s *Sender) Close() error {
 	return nil
 }
 
-// listed returns which box the directory lists addr for. errUnlisted: none; another error: it cannot be said.
-func (s *Sender) listed(ctx context.Context, addr string) (name string, err error) {
-	boxes, err := s.o.Directory.Servers(ctx, "box")
-	if err != nil {
-		return "", err
-	}
-	for _, b := range boxes {
-		if slices.Contains(b.Addresses[dirclient.ServiceHint], addr) {
-			return b.Name, nil
+// roles are those of the servers that take part.
+var roles = []string{pki.RoleBox, pki.RoleSwitch}
+
+// listed returns which server the directory lists addr for. errUnlisted: none; another error: it cannot be said.
+func (s *Sender) listed(ctx context.Context, addr string) (role, name string, err error) {
+	for _, role := range roles {
+		servers, err := s.o.Directory.Servers(ctx, role)
+		if err != nil {
+			return "", "", err
+		}
+		for _, b := range servers {
+			if slices.Contains(b.Addresses[dirclient.ServiceHint], addr) {
+				return role, b.Name, nil
+			}
 		}
 	}
-	return "", errUnlisted
+	return "", "", errUnlisted
 }
 
-var errUnlisted = errors.New("the directory lists this address for no box")
+var errUnlisted = errors.New("the directory lists this address for no box or switch")

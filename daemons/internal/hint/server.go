@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,10 +29,16 @@ type Store interface {
 	Hint(mailstore.Ref)
 }
 
-// ServerOptions of NewServer. Store, TLS and Log are required.
+// Reports takes what other servers say of logins (*authn.Authenticator does). Heard must not block.
+type Reports interface {
+	Heard(user, address string, known bool)
+}
+
+// ServerOptions of NewServer. TLS and Log are required.
 type ServerOptions struct {
-	Store    Store
-	TLS      *tls.Config // demands a certificate of role box (pki: ServerTLS("box"))
+	Store    Store       // nil: hints are passed over, as a switch does
+	Reports  Reports     // nil: reports are passed over
+	TLS      *tls.Config // demands a certificate of role box or switch (pki: ServerTLS("box", "switch"))
 	Settings *Settings   // nil: the defaults
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
@@ -62,8 +69,8 @@ type serverMetrics struct {
 
 // NewServer builds a server.
 func NewServer(o ServerOptions) (*Server, error) {
-	if o.Store == nil || o.TLS == nil || o.Log == nil {
-		return nil, errors.New("hint: store, TLS configuration or log is missing")
+	if o.TLS == nil || o.Log == nil {
+		return nil, errors.New("hint: TLS configuration or log is missing")
 	}
 	if o.Clock == nil {
 		o.Clock = clock.System()
@@ -176,11 +183,13 @@ func (s *Server) serve(raw net.Conn) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.set.ConnectTimeout)
 	err := c.HandshakeContext(ctx)
 	cancel()
+	box := false
 	if err == nil {
 		var role, name string
-		if role, name, err = pki.PeerIdentity(c.ConnectionState()); err == nil && role != pki.RoleBox {
+		if role, name, err = pki.PeerIdentity(c.ConnectionState()); err == nil && !slices.Contains(roles, role) {
 			err = fmt.Errorf("%w: %s/%s", pki.ErrWrongRole, role, name)
 		}
+		box = role == pki.RoleBox
 		log = log.With("peer", name)
 	}
 	if err != nil {
@@ -192,7 +201,7 @@ func (s *Server) serve(raw net.Conn) {
 	}
 	s.metrics.peers.Inc()
 	defer s.metrics.peers.Dec()
-	if err := s.take(c); err != nil && s.ctx.Err() == nil {
+	if err := s.take(c, box); err != nil && s.ctx.Err() == nil {
 		s.metrics.refused.WithLabelValues("protocol").Inc()
 		log.Warn("hint connection ended", "event", "hint-protocol", "error", err)
 		_ = c.SetWriteDeadline(time.Now().Add(s.set.WriteTimeout))
@@ -203,7 +212,7 @@ func (s *Server) serve(raw net.Conn) {
 }
 
 // take reads hints until the peer ends the connection or says nothing for too long; both are no error.
-func (s *Server) take(c net.Conn) error {
+func (s *Server) take(c net.Conn, box bool) error {
 	_ = c.SetWriteDeadline(time.Now().Add(s.set.WriteTimeout))
 	if _, err := c.Write(appendGreeting(nil)); err != nil {
 		return nil
@@ -231,15 +240,26 @@ func (s *Server) take(c net.Conn) error {
 			}
 			continue
 		}
-		ref, known, err := parseLine(line)
+		report, isReport, err := parseReport(line)
 		if err != nil {
 			return err
+		}
+		var ref mailstore.Ref
+		known := false
+		if !isReport {
+			if ref, known, err = parseLine(line); err != nil {
+				return err
+			}
 		}
 		if allow.take(1, s.o.Clock.Boot()) == 0 {
 			s.metrics.refused.WithLabelValues("rate").Inc()
 			continue
 		}
-		if known {
+		switch {
+		case isReport && s.o.Reports != nil:
+			s.metrics.received.Inc()
+			s.o.Reports.Heard(report.user, report.addr, report.kind == 'k')
+		case known && box && s.o.Store != nil:
 			s.metrics.received.Inc()
 			s.o.Store.Hint(ref)
 		}

@@ -83,17 +83,25 @@ func (s *store) all() []mailstore.Ref {
 
 // directory lists boxes.
 type directory struct {
-	mu    sync.Mutex
-	boxes map[string]string // name to hint address
-	err   error
-	asked int
+	mu       sync.Mutex
+	boxes    map[string]string // name to hint address
+	err      error
+	asked    int
+	switches map[string]string
 }
 
 func (d *directory) Servers(_ context.Context, role string) (list []dirclient.Server, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asked++
-	if role != "box" {
+	switch role {
+	case "box":
+		d.asked++
+	case "switch":
+		for name, addr := range d.switches {
+			list = append(list, dirclient.Server{Name: name, Role: role, Addresses: map[string][]string{dirclient.ServiceHint: {addr}}})
+		}
+		return list, d.err
+	default:
 		return nil, errors.New("asked for " + role)
 	}
 	for name, addr := range d.boxes {
@@ -107,7 +115,7 @@ func serve(t *testing.T, c *pki.Credentials, addr string, st Store, change func(
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	must(t, err)
-	o := ServerOptions{Store: st, TLS: c.ServerTLS(pki.RoleBox), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
+	o := ServerOptions{Store: st, TLS: c.ServerTLS(pki.RoleBox, pki.RoleSwitch), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
 	if change != nil {
 		change(&o)
 	}
@@ -129,7 +137,7 @@ func sender(t *testing.T, c *pki.Credentials, d Directory, clk clock.Clock, chan
 		change(&set)
 	}
 	s, err := NewSender(SenderOptions{
-		Server: c.Name(), Directory: d, TLS: c.ClientTLS(pki.RoleBox), Settings: &set, Log: slog.New(slog.DiscardHandler),
+		Server: c.Name(), Directory: d, TLS: c.ClientTLS(pki.RoleBox, pki.RoleSwitch), Settings: &set, Log: slog.New(slog.DiscardHandler),
 		Metrics: prometheus.NewRegistry(), Clock: clk,
 	})
 	must(t, err)
@@ -348,9 +356,9 @@ func TestForgedHintsAreRefused(t *testing.T) {
 	noCert := &tls.Config{InsecureSkipVerify: true} // the server's refusal is what is tested
 	for name, cfg := range map[string]*tls.Config{
 		"no certificate": noCert,
-		"role switch":    c.of("switch", "sw1").ClientTLS(pki.RoleBox),
-		"role operator":  c.of("operator", "joe").ClientTLS(pki.RoleBox),
-		"foreign CA":     foreign.of("box", "box1").ClientTLS(pki.RoleBox),
+		"role vault":     c.of("vault", "v1").ClientTLS(pki.RoleBox, pki.RoleSwitch),
+		"role operator":  c.of("operator", "joe").ClientTLS(pki.RoleBox, pki.RoleSwitch),
+		"foreign CA":     foreign.of("box", "box1").ClientTLS(pki.RoleBox, pki.RoleSwitch),
 	} {
 		st := newStore()
 		srv, addr := serve(t, c.of("box", "box2"), "127.0.0.1:0", st, nil)
@@ -391,7 +399,7 @@ func TestForgedPeerGetsNothing(t *testing.T) {
 
 func TestBadPeers(t *testing.T) {
 	c := newCreds(t)
-	client := c.of("box", "box1").ClientTLS(pki.RoleBox)
+	client := c.of("box", "box1").ClientTLS(pki.RoleBox, pki.RoleSwitch)
 	for _, bad := range []string{
 		"hello\n", "shoal-hint 2.0\n", "shoal-hint 1.0\nM v a b\n", "shoal-hint 1.0\nm v a\n",
 		"shoal-hint 1.0\n" + strings.Repeat("x", 1000), "shoal-hint 1.0\nm v a b\x00\n", "\n", "shoal-hint 1.0\n\n",
@@ -424,7 +432,7 @@ func TestServerBoundsTheRate(t *testing.T) {
 	set := settings(nil)
 	set.Rate = 10
 	srv, addr := serve(t, c.of("box", "box2"), "127.0.0.1:0", st, func(o *ServerOptions) { o.Clock, o.Settings = clk, &set })
-	conn, err := tls.Dial("tcp", addr, c.of("box", "box1").ClientTLS(pki.RoleBox))
+	conn, err := tls.Dial("tcp", addr, c.of("box", "box1").ClientTLS(pki.RoleBox, pki.RoleSwitch))
 	must(t, err)
 	defer conn.Close()
 	_, err = conn.Write([]byte("shoal-hint 1.0\n" + strings.Repeat("m v a b\n", 100)))

@@ -79,7 +79,7 @@ func (x *session) newPassword(w *work, p *ldapwire.PasswordModify) (dn []byte, m
 	if bytes.Equal(norm, x.s.rootNorm) {
 		return nil, false, ldapwire.Errorf(ldapwire.UnwillingToPerform, "the password of the root DN is in a file of the server")
 	}
-	own := bytes.Equal(norm, x.who.norm)
+	own := bytes.Equal(norm, x.who.norm) && !x.who.rights.KeepPassword
 	if !own && !x.who.rights.Write {
 		return nil, false, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
 	}

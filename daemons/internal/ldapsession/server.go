@@ -30,6 +30,8 @@ type Rights struct {
 	Add      func(norm []byte, attributes []ldapwire.Attribute) bool
 	Proxy    bool // may act for others (RFC 4370)
 	NoLimits bool // the limits on entries and time do not apply
+	// KeepPassword denies what others may: to change its own password (RFC 3062).
+	KeepPassword bool
 }
 
 // Limits bound what clients may ask for. All fields must be positive.

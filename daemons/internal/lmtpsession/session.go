@@ -109,11 +109,8 @@ func (s *session) find(ctx context.Context, tx *transaction, a mailaddr.Address)
 	if err != nil {
 		return 0, fmt.Errorf("look up %s: %w", a, err)
 	}
-	switch account.Status {
-	case dirclient.StatusSuspended:
-		return 0, errSuspended
-	case dirclient.StatusClosed:
-		return 0, errClosed
+	if account.Status == dirclient.StatusClosed {
+		return 0, errClosed // a suspended one gets its mail: it is its login that is suspended
 	}
 	if i, ok := tx.index[account.ID]; ok {
 		return i, nil
@@ -215,8 +212,7 @@ func (s *session) outcome(ctx context.Context, tx *transaction, rcpt recipient, 
 }
 
 var (
-	errSuspended = errors.New("the account is suspended")
-	errClosed    = errors.New("the account is closed")
+	errClosed = errors.New("the account is closed")
 
 	errFull       = errors.New("the account is over its quota")
 	errFullForNow = errors.New("the account is over its quota for now")
@@ -236,8 +232,6 @@ func answer(err error) error {
 		return reply(552, 5, 2, 2, "The mailbox is full")
 	case errors.Is(err, errFullForNow):
 		return reply(452, 4, 2, 2, "The mailbox is full, try again later")
-	case errors.Is(err, errSuspended):
-		return reply(450, 4, 2, 1, "The mailbox takes no mail for now")
 	case errors.Is(err, mailstore.ErrTooLarge):
 		return reply(552, 5, 3, 4, "The message is too large")
 	case errors.Is(err, mailstore.ErrNoSpace), errors.Is(err, mailstore.ErrReadOnly):

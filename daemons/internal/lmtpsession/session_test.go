@@ -276,8 +276,6 @@ C1: RCPT TO:<nobody@d.test>
 S1: 550 5.1.1 {{.*}}
 C1: RCPT TO:<down@d.test>
 S1: 451 4.3.0 {{.*}}
-C1: RCPT TO:<suspended@d.test>
-S1: 450 4.2.1 {{.*}}
 C1: RCPT TO:<closed@d.test>
 S1: 550 5.2.1 {{.*}}
 C1: RCPT TO:<elsewhere@d.test>
@@ -293,6 +291,23 @@ C1: NOOP
 S1: 250 {{.*}}
 `)
 	r.expect("alice@d.test", "Return-Path: <a@b.test>\r\nDelivered-To: postmaster@box1.test\r\nx\r\n")
+}
+
+// It is the login of a suspended account that is suspended: its mail arrives.
+func TestSuspendedAccountGetsMail(t *testing.T) {
+	r := newRig(t)
+	r.play(hello + `
+C1: MAIL FROM:<a@b.test>
+S1: 250 {{.*}}
+C1: RCPT TO:<suspended@d.test>
+S1: 250 {{.*}}
+C1: DATA
+S1: 354 {{.*}}
+C1: x
+C1: .
+S1: 250 {{.*}}
+`)
+	r.expect("suspended@d.test", "Return-Path: <a@b.test>\r\nDelivered-To: suspended@d.test\r\nx\r\n")
 }
 
 // One account under several addresses gets one copy, and each RCPT its reply; several accounts on several

@@ -64,7 +64,7 @@ func TestResolve(t *testing.T) {
 		{"team+x@a.test", "local:alice@a.test local:bob+team@a.test foreign:carol@far.test", nil},
 		{"kept@a.test", "local:kept@a.test foreign:kept@far.test", nil},
 		{"away@a.test", "foreign:away@far.test local:alice@a.test", nil},
-		{"all@a.test", "local:alice@a.test local:bob+team@a.test foreign:carol@far.test local:kept@a.test foreign:kept@far.test unknown:nobody@a.test suspended:ill@a.test", nil},
+		{"all@a.test", "local:alice@a.test local:bob+team@a.test foreign:carol@far.test local:kept@a.test foreign:kept@far.test unknown:nobody@a.test local:ill@a.test", nil},
 		{"ping@a.test", "local:pong@a.test", nil},
 		{"gone@a.test", "unknown:gone@a.test", nil},
 		{"postmaster@b.de", "local:alice@a.test", nil},

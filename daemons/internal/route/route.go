@@ -11,7 +11,7 @@
 //  6. The domain has a catch-all: the account or alias of that address.
 //  7. Otherwise Unknown.
 //
-// A suspended account gives Suspended, a closed one Unknown. An alias, and an account whose mail is sent on, gives
+// A suspended account gets its mail: it is its login that is suspended. A closed one gives Unknown. An alias, and an account whose mail is sent on, gives
 // Expanded with the addresses that stand for it; they are not looked at here: Resolve does that. An error means that it
 // cannot be said now: the answer to the other side is "try again later", never a refusal for good.
 //
@@ -38,7 +38,7 @@ const (
 	Unknown   Outcome = iota // the domain is ours and has no such mailbox: 550 5.1.1
 	Local                    // Decision.Account takes it
 	Foreign                  // not a domain of ours
-	Suspended                // the account or its domain takes no mail for now: 450 4.2.1
+	Suspended                // the domain takes no mail for now: 450 4.2.1
 	Expanded                 // Decision.Targets get it, and with Keep Decision.Account as well
 )
 
@@ -231,12 +231,10 @@ func (r *Router) account(ctx context.Context, a mailaddr.Address, via string) (D
 		return Decision{Outcome: Expanded, Via: via, Targets: alias.Targets}, nil
 	case err != nil:
 		return Decision{}, err
-	case acc.Status == dirclient.StatusActive && len(acc.Forward) > 0:
+	case acc.Status != dirclient.StatusClosed && len(acc.Forward) > 0:
 		return Decision{Outcome: Expanded, Account: acc, Via: via, Targets: acc.Forward, Keep: acc.ForwardKeep}, nil
-	case acc.Status == dirclient.StatusActive:
+	case acc.Status != dirclient.StatusClosed:
 		return Decision{Outcome: Local, Account: acc, Via: via}, nil
-	case acc.Status == dirclient.StatusSuspended:
-		return Decision{Outcome: Suspended, Account: acc}, nil
 	}
 	return Decision{Outcome: Unknown, Account: acc}, nil
 }

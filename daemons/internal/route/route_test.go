@@ -87,8 +87,8 @@ func TestRoute(t *testing.T) {
 		{"user@exämple.test", "local user@xn--exmple-cua.test address "},
 		{"bob@example.test", "unknown   "},
 		{"bob+alice@example.test", "unknown   "},
-		{"ill@example.test", "suspended ill@example.test  "},
-		{"ill+x@example.test", "suspended ill@example.test  x"},
+		{"ill@example.test", "local ill@example.test address "},
+		{"ill+x@example.test", "local ill@example.test subaddress x"},
 		{"gone@example.test", "unknown gone@example.test  "},
 		{"gone@all.test", "unknown gone@all.test  "}, // the catch-all takes no mail of a closed account
 		{"anybody@all.test", "local all@all.test catch-all "},

@@ -3,6 +3,7 @@ package shoalctl
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,21 +13,22 @@ import (
 
 // accountView is an account as shown.
 type accountView struct {
-	Address       string   `json:"address"`
-	Name          string   `json:"name"`
-	Status        string   `json:"status"`
-	Aliases       []string `json:"aliases,omitempty"`
-	ID            string   `json:"id"`
-	Volume        string   `json:"volume"`
-	QuotaStorage  int64    `json:"quota_storage,omitempty"`
-	QuotaMessages int64    `json:"quota_messages,omitempty"`
-	Password      string   `json:"password,omitempty"` // only one that was generated just now
+	Address       string     `json:"address"`
+	Name          string     `json:"name"`
+	Status        string     `json:"status"`
+	Aliases       []string   `json:"aliases,omitempty"`
+	ID            string     `json:"id"`
+	Volume        string     `json:"volume"`
+	QuotaStorage  int64      `json:"quota_storage,omitempty"`
+	QuotaMessages int64      `json:"quota_messages,omitempty"`
+	LastLogin     *time.Time `json:"last_login,omitempty"` // right to a day or so
+	Password      string     `json:"password,omitempty"`   // only one that was generated just now
 }
 
 func viewAccount(a *dirclient.Account) accountView {
 	v := accountView{
 		Address: a.Address, Name: a.DisplayName, Status: a.Status, ID: a.ID, Volume: a.Volume,
-		QuotaStorage: a.QuotaStorage, QuotaMessages: a.QuotaMessages,
+		QuotaStorage: a.QuotaStorage, QuotaMessages: a.QuotaMessages, LastLogin: timeOrNil(a.LastLogin),
 	}
 	for _, address := range a.Addresses {
 		if address != a.Address {
@@ -37,8 +39,8 @@ func viewAccount(a *dirclient.Account) accountView {
 }
 
 func (t *tool) cmdAccount() *cobra.Command {
-	return group("account", "Add, list, show, move and delete accounts, set passwords",
-		t.cmdAccountAdd(), t.cmdAccountPassword(), t.cmdAccountList(), t.cmdAccountShow(), t.cmdAccountMove(), t.cmdAccountDelete())
+	return group("account", "Add, list, show, move, suspend and delete accounts, set passwords",
+		t.cmdAccountAdd(), t.cmdAccountPassword(), t.cmdAccountList(), t.cmdAccountShow(), t.cmdAccountMove(), t.cmdAccountSuspend(), t.cmdAccountResume(), t.cmdAccountClose(), t.cmdAccountLogout(), t.cmdAccountDelete())
 }
 
 func (t *tool) cmdAccountAdd() *cobra.Command {
@@ -201,6 +203,7 @@ func (t *tool) cmdAccountShow() *cobra.Command {
 					t.say("id        %s", printable(v.ID))
 					t.say("volume    %s", printable(v.Volume))
 					t.say("quota     %s", quotaText(v))
+					t.say("login     %s", dayText(v.LastLogin))
 				})
 			})
 		},

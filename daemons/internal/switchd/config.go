@@ -9,6 +9,7 @@ import (
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/deliver"
 	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/hint"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/mailaddr"
 	"shoal/daemons/internal/outbound"
@@ -45,7 +46,7 @@ import (
 // goes to other systems.
 //
 // The label of a listener says what is served there: smtp, submission, submissions, or relay (what the boxes send, over LMTP with
-// their certificates), alone or followed by a hyphen and whatever tells several of a kind apart ("smtp-inside").
+// their certificates), or hint (what the other servers say of failed logins), alone or followed by a hyphen and whatever tells several of a kind apart ("smtp-inside").
 type Config struct {
 	Server     conf.Server      `hcl:"server,block"`
 	Identity   *conf.Identity   `hcl:"identity,block"`
@@ -67,6 +68,7 @@ type Config struct {
 	Submission smtpsession.Limits `hcl:"submission,block"`
 	Login      authn.Settings     `hcl:"login,block"`
 	Route      route.Settings     `hcl:"route,block"`
+	Hints      hint.Settings      `hcl:"hints,block"`
 
 	Queue    *Queue            `hcl:"queue,block"`
 	Relay    relay.Settings    `hcl:"relay,block"`
@@ -100,6 +102,7 @@ const (
 	kindSubmission  = "submission"
 	kindSubmissions = "submissions"
 	kindRelay       = "relay"
+	kindHint        = "hint"
 )
 
 // kind is what a listener serves, by its label.
@@ -142,15 +145,17 @@ func (c *Config) Validate() error {
 	for _, l := range c.Listeners {
 		k := kind(l)
 		switch {
-		case k != kindSMTP && k != kindSubmission && k != kindSubmissions && k != kindRelay:
-			return conf.Invalid("listener", "listener %q: switchd serves smtp, submission, submissions and relay: begin its name with one of these", l.Name)
+		case k != kindSMTP && k != kindSubmission && k != kindSubmissions && k != kindRelay && k != kindHint:
+			return conf.Invalid("listener", "listener %q: switchd serves smtp, submission, submissions, relay and hint: begin its name with one of these", l.Name)
 		case k == kindSubmissions && !l.TLS:
 			return conf.Invalid("listener", "listener %q begins with TLS: write tls = true in it, or name it \"submission\"", l.Name)
 		case k != kindSubmissions && l.TLS:
 			return conf.Invalid("listener", "listener %q: tls = true is for \"submissions\" only: smtp, submission and relay use STARTTLS", l.Name)
+		case k == kindHint && len(l.ProxyFrom) > 0:
+			return conf.Invalid("listener", "listener %q: servers speak to each other there without a balancer: leave proxy_from out", l.Name)
 		case k == kindRelay && c.Queue == nil:
 			return conf.Invalid("listener", "listener %q: what boxes send goes into the queue: add a block queue { path = ... id = ... }", l.Name)
-		case k != kindSMTP && k != kindRelay && c.PublicTLS == nil:
+		case k != kindSMTP && k != kindRelay && k != kindHint && c.PublicTLS == nil:
 			return conf.Invalid("listener", "listener %q needs a certificate for its clients: add a block public_tls { cert_file = ... key_file = ... }", l.Name)
 		}
 	}

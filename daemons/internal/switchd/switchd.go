@@ -22,10 +22,12 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/deliver"
 	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/hint"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/outbound"
 	"shoal/daemons/internal/pki"
@@ -52,6 +54,8 @@ type mailSwitch struct {
 	public *pki.Public
 	dir    *dirclient.Client
 	auth   *authn.Authenticator
+	sender *hint.Sender
+	hints  *hint.Server
 	router *route.Router
 	boxes  *deliver.Transport
 	watch  *directoryWatch
@@ -104,11 +108,18 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 		return nil, err
 	}
 	for _, l := range c.Listeners {
-		bound, err := env.Listen(l, kit.WithFarewell("421 4.3.2 Too many connections, try again later\r\n"))
+		options := []kit.ListenOption{kit.WithFarewell("421 4.3.2 Too many connections, try again later\r\n")}
+		serve := s.hints.Serve
+		if kind(l) == kindHint {
+			options = nil
+		} else {
+			serve = s.servers[kind(l)].Serve
+		}
+		bound, err := env.Listen(l, options...)
 		if err != nil {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listening{l.Name, bound, s.servers[kind(l)].Serve})
+		s.listeners = append(s.listeners, listening{l.Name, bound, serve})
 	}
 	return s, nil
 }
@@ -131,17 +142,44 @@ func (s *mailSwitch) buildDirectory(c *Config) error {
 		return err
 	}
 	o.Log, o.Metrics, o.Clock = s.env.Log, s.env.Metrics, s.env.Clock
+	var auth atomic.Pointer[authn.Authenticator] // made after the client, which tells it of changes
+	o.Changed = func(names map[string]bool) {
+		if a := auth.Load(); a != nil {
+			a.Changed(names)
+		}
+	}
 	if s.dir, err = dirclient.New(o); err != nil {
 		return err
 	}
 	s.undo = append(s.undo, s.dir.Close)
 	s.watch = newDirectoryWatch(s.dir, s.env, c.Directory.CacheStaleLife)
-	s.auth, err = authn.New(authn.Options{
-		Directory: s.dir, Suffix: s.dir.Suffix(), Settings: &c.Login, Metrics: s.env.Metrics, Clock: s.env.Clock,
+	s.sender, err = hint.NewSender(hint.SenderOptions{
+		Server: s.env.Server, Directory: s.dir, TLS: s.env.Creds.ClientTLS(pki.RoleBox, pki.RoleSwitch), Settings: &c.Hints,
+		Log: s.env.Log, Metrics: s.env.Metrics, Clock: s.env.Clock,
 	})
 	if err != nil {
 		return err
 	}
+	s.undo = append(s.undo, s.sender.Close)
+	s.auth, err = authn.New(authn.Options{
+		Directory: s.dir, Suffix: s.dir.Suffix(), Settings: &c.Login, Metrics: s.env.Metrics, Clock: s.env.Clock,
+		Server: s.env.Server, Peers: s.sender, Log: s.env.Log,
+	})
+	if err != nil {
+		return err
+	}
+	auth.Store(s.auth)
+	if s.env.Control != nil {
+		s.env.Control.HandleFunc("GET /v1/logins", s.auth.ServeLogins)
+	}
+	s.hints, err = hint.NewServer(hint.ServerOptions{
+		Reports: s.auth, TLS: s.env.Creds.ServerTLS(pki.RoleBox, pki.RoleSwitch), Settings: &c.Hints,
+		Log: s.env.Log, Metrics: s.env.Metrics, Clock: s.env.Clock,
+	})
+	if err != nil {
+		return err
+	}
+	s.undo = append(s.undo, s.hints.Close)
 	s.router, err = route.New(route.Options{Directory: s.dir, Settings: c.Route, Metrics: s.env.Metrics})
 	return err
 }
@@ -175,7 +213,7 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 	metrics := smtpsession.NewMetrics(s.env.Metrics)
 	for _, l := range c.Listeners {
 		k := kind(l)
-		if s.servers[k] != nil {
+		if s.servers[k] != nil || k == kindHint {
 			continue
 		}
 		o := smtpsession.Options{
@@ -216,6 +254,7 @@ func (s *mailSwitch) Run(ctx context.Context) error {
 		}()
 	}
 	go s.watch.run(ctx)
+	go s.auth.Run(ctx)
 	if s.work != nil {
 		s.work.start(failed)
 	}

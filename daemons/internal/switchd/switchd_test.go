@@ -258,7 +258,7 @@ func TestConfigMistakes(t *testing.T) {
 	}
 }
 
-// A suspended account takes no mail for now, a closed one never again.
+// A suspended account gets its mail, a closed one never again.
 func TestStatuses(t *testing.T) {
 	s := newSite(t)
 	s.startVault()
@@ -273,7 +273,7 @@ func TestStatuses(t *testing.T) {
 	}
 	expect("250")
 	must(t, a.SetAccountStatus(t.Context(), "bob@example.test", dirclient.StatusSuspended))
-	expect("450")
+	expect("250")
 	must(t, a.SetAccountStatus(t.Context(), "bob@example.test", dirclient.StatusClosed))
 	expect("550")
 }

@@ -22,6 +22,9 @@ import (
 //	the same, with shoalRole box or switch        and takes values of shoalMigrating away; with the value "password" it sets
 //	                                              the account's password; adds accounts without one below a domain whose
 //	                                              shoalMigrationCreate is TRUE
+//	the same, with shoalRole box, switch or       and changes shoalLastLogin of any entry; webmail: and shoalTokenKey
+//	webmail                                       of itself
+//	app passwords                                 nothing: they bind, and that is all
 //	every other entry that has a password         reads and compares itself
 //	everybody                                     never reads, matches or compares userPassword
 
@@ -37,21 +40,28 @@ func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) l
 		}
 		rdn, below := bytes.CutSuffix(norm, servers)
 		if !below || !bytes.HasPrefix(rdn, []byte("cn=")) || bytes.ContainsRune(rdn, ',') {
+			if isAppPassword(norm) {
+				return ldapsession.Rights{KeepPassword: true}
+			}
 			return ldapsession.Rights{ReadSelf: true}
 		}
-		vault, enrol, serves := false, false, false
+		vault, enrol, serves, webmail := false, false, false, false
 		r.Values(entry, "shoalRole", func(v []byte) bool {
 			vault = vault || bytes.EqualFold(v, []byte("vault"))
 			enrol = enrol || bytes.EqualFold(v, []byte("enrol"))
 			serves = serves || bytes.EqualFold(v, []byte("box")) || bytes.EqualFold(v, []byte("switch"))
+			webmail = webmail || bytes.EqualFold(v, []byte("webmail"))
 			return true
 		})
 		self := bytes.Clone(norm)
 		modify := func(target []byte, changes []ldapwire.Change) bool {
 			if bytes.Equal(target, self) {
 				return all(changes, func(c *ldapwire.Change) bool {
-					return isOneOf(s.Schema(), c.Type, "shoalVersion", "shoalAddress")
+					return isOneOf(s.Schema(), c.Type, "shoalVersion", "shoalAddress") || webmail && isOneOf(s.Schema(), c.Type, "shoalTokenKey")
 				})
+			}
+			if (serves || webmail) && all(changes, notesLogin(s.Schema())) {
+				return true
 			}
 			if serves && migrates(s.Schema(), changes) {
 				return true
