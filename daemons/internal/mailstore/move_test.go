@@ -361,3 +361,50 @@ func TestMoveUnderLoad(t *testing.T) {
 	verifyBoth(t, s)
 	t.Logf("%d acknowledged deliveries, 6 moves, %d deaths of the tool", len(ledger), deaths)
 }
+
+// Two runs of one move come to their end at the same time: the second one, which is about to clear the place of what an earlier
+// move left there, does not clear away the account.
+func TestMoveFinishedTwiceAtOnce(t *testing.T) {
+	ctx := context.Background()
+	one, two := t.TempDir(), t.TempDir()
+	fault := vfs.NewFault(vfs.OS())
+	first, second := twoVolumes(t, vfs.OS(), one, two, "tool1"), twoVolumes(t, fault, one, two, "tool2")
+	appendOne(t, testInbox(t, first, "account-1"), "there and back", 0)
+	if _, err := move(ctx, first, "account-1", "vol01", "vol02"); err != nil { // leaves a closed place on vol01
+		t.Fatal(err)
+	}
+	prepare := func(s *Store) *Move {
+		m, err := s.NewMove("account-1", "vol02", "vol01")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(m.Copy(ctx), m.Fence(ctx)); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	a, b := prepare(first), prepare(second)
+	came := false
+	fault.Hook(func(c vfs.Call) vfs.Action {
+		if c.Op == vfs.OpRename && strings.Contains(c.To, "/trash/account-1.") && !came {
+			came = true
+			if err := a.Finish(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		return vfs.Action{}
+	})
+	if err := b.Finish(ctx); !errors.Is(err, ErrMailboxExists) {
+		t.Errorf("the second run: %v", err)
+	}
+	if !came {
+		t.Fatal("nothing was in its way: nothing was put to the test")
+	}
+	if phase, err := b.Phase(); phase != MovePublished || err != nil {
+		t.Errorf("phase %v, %v", phase, err)
+	}
+	if got := content(t, testInbox(t, first, "account-1"), 1); got != "there and back" {
+		t.Errorf("the message is %q", got)
+	}
+	verifyBoth(t, first)
+}
