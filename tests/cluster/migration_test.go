@@ -282,7 +282,7 @@ func TestMigrationAtLogin(t *testing.T) {
 func TestMigrationOutlivesItsBoxes(t *testing.T) {
 	old := startOldServer(t, map[string]string{"carl": "carls old password"})
 	c := old.imap(t, "carl", "carls old password")
-	const count = 3000
+	const count = 1500
 	check(t, c.Subscribe("INBOX").Wait())
 	for i := range count {
 		appendTo(t, c, "INBOX", letter(i, strings.Repeat("x", i%3000)+"\r\n"), time.Unix(1_700_000_000+int64(i), 0))

@@ -114,6 +114,7 @@ type Domain struct {
 	QuotaMessages int64      // of new accounts; 0: no limit
 	SieveBefore   string     // script that runs before each account's own; empty: none
 	SieveAfter    string     // and the one after it
+	SieveGlobal   []string   // scripts that others may include: name, LF, text
 	Subaddress    string     // where mail for user+detail goes: SubaddressInbox, SubaddressFolder, SubaddressCreate
 	Migration     *Migration // where the domain is migrated from; nil: it is not
 }

@@ -50,6 +50,7 @@ const (
 	attrForward           = "shoalForward"
 	attrForwardKeep       = "shoalForwardKeep"
 	attrSubaddress        = "shoalSubaddress"
+	attrSieveGlobal       = "shoalSieveGlobal"
 )
 
 // What lookups ask for: never userPassword, nor anything that a lookup does not use.
@@ -58,7 +59,7 @@ var (
 		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep, attrMigrating, attrSessionEpoch, attrLastLogin}
 	aliasAttributes  = []string{attrMailLocal, attrMailTarget}
 	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll, attrQuotaStorage, attrQuotaMessages,
-		attrSieveBefore, attrSieveAfter, attrSubaddress, attrMigrationServer, attrMigrationTLS, attrMigrationUser, attrMigrationSecret,
+		attrSieveBefore, attrSieveAfter, attrSieveGlobal, attrSubaddress, attrMigrationServer, attrMigrationTLS, attrMigrationUser, attrMigrationSecret,
 		attrMigrationLogin, attrMigrationState, attrMigrationCreate}
 	serverAttributes = []string{attrCN, attrRole, attrAddress, attrVersion, attrTokenKey}
 	volumeAttributes = []string{attrCN, attrVolumeID, attrVolumeState}

@@ -206,6 +206,7 @@ func domainOf(e *ldap.Entry) (*Domain, error) {
 		CatchAll:      lower(e.GetEqualFoldAttributeValue(attrCatchAll)),
 		SieveBefore:   e.GetEqualFoldAttributeValue(attrSieveBefore),
 		SieveAfter:    e.GetEqualFoldAttributeValue(attrSieveAfter),
+		SieveGlobal:   e.GetEqualFoldAttributeValues(attrSieveGlobal),
 		Subaddress:    lower(e.GetEqualFoldAttributeValue(attrSubaddress)),
 		Migration:     migrationOf(e),
 	}

@@ -72,6 +72,13 @@ type Settings struct {
 	Steps     int `hcl:"steps,optional" default:"100000" min:"1000" max:"10000000"`
 	// MinVacation is the shortest interval of vacation replies to one address.
 	MinVacation time.Duration `hcl:"min_vacation,optional" default:"1h" min:"1m" max:"8760h"`
+	// SpamHeader is the header field in which the switches' filter writes how likely spam a message is: a number, or
+	// "[number / limit]" among other words, as rspamd's X-Spamd-Result. Empty: spamtest says "not tested".
+	SpamHeader string `hcl:"spam_header,optional" default:"X-Spamd-Result"`
+	// SpamFull is the number that means certain spam, where the field names no limit.
+	SpamFull int `hcl:"spam_full,optional" default:"15" min:"1" max:"1000000"`
+	// VirusHeader is the field with the name of a virus, or "clean". Empty: virustest says "not tested".
+	VirusHeader string `hcl:"virus_header,optional" default:"X-Virus"`
 }
 
 // Options of New. Store, Domains, Log and Settings are required.

@@ -22,9 +22,10 @@ type execution struct {
 func (x *execution) env(context.Context) *sieve.Env {
 	e := &sieve.Env{
 		Message: x.file, Size: x.file.Size(), From: x.d.From, To: x.d.To, Separators: x.f.o.Settings.Separators,
-		Now: x.f.o.Clock.Now(), Spam: -1, Host: x, Load: x.include, Limits: x.f.limits(),
+		Now: x.f.o.Clock.Now(), Host: x, Load: x.include, Limits: x.f.limits(),
 		Environment: map[string]string{"host": x.f.o.Hostname, "domain": x.d.Account.Domain},
 	}
+	e.Spam, e.Virus = x.f.o.Settings.verdict(x.file)
 	e.Owner, _ = mailaddr.Parse(x.d.Account.Address)
 	for _, v := range x.d.Account.Addresses {
 		if a, err := mailaddr.Parse(v); err == nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
@@ -108,10 +109,10 @@ func (f *Filter) ofDomain(name, text string) (*sieve.Script, error) {
 	return f.compile("domain "+string(sum[:]), "domain's "+name, func() ([]byte, error) { return []byte(text), nil })
 }
 
-// include gives a script that another one includes: the account's own only, the provider has none by name.
+// include gives a script that another one includes: the account's own, or (RFC 6609 §3.2, :global) one of its domain's.
 func (x *execution) include(ctx context.Context, name string, global bool) (*sieve.Script, error) {
 	if global {
-		return nil, sieve.ErrNoScript
+		return x.global(ctx, name)
 	}
 	text, info, err := x.d.Handle.Script(ctx, name)
 	if errors.Is(err, mailstore.ErrNoScript) {
@@ -121,4 +122,21 @@ func (x *execution) include(ctx context.Context, name string, global bool) (*sie
 		return nil, x.host(err)
 	}
 	return x.f.compile(x.d.Account.ID+" "+info.File, name, func() ([]byte, error) { return text, nil })
+}
+
+// global gives a script of the domain by its name.
+func (x *execution) global(ctx context.Context, name string) (*sieve.Script, error) {
+	domain, err := x.f.o.Domains.Domain(ctx, x.d.Account.Domain)
+	if errors.Is(err, dirclient.ErrNoSuchDomain) {
+		return nil, sieve.ErrNoScript
+	}
+	if err != nil {
+		return nil, x.host(err)
+	}
+	for _, v := range domain.SieveGlobal {
+		if n, text, ok := strings.Cut(v, "\n"); ok && strings.TrimSuffix(n, "\r") == name {
+			return x.f.ofDomain(name, text)
+		}
+	}
+	return nil, sieve.ErrNoScript
 }
