@@ -4,20 +4,18 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"shoal/daemons/internal/smtpreply"
 )
 
-// Bounds of what a server may say.
-const (
-	maxReplyLine  = 4096
-	maxReplyLines = 128
-)
+// maxText bounds what is passed on of a server's words, in bytes.
+const maxText = 400
 
 // conn is one connection after LHLO.
 type conn struct {
@@ -58,7 +56,7 @@ func (t *Transport) dial(ctx context.Context, address string) (*conn, error) {
 }
 
 func (t *Transport) greet(ctx context.Context, raw net.Conn, address string) (*conn, error) {
-	c := &conn{Conn: raw, address: address, r: bufio.NewReaderSize(raw, maxReplyLine)}
+	c := &conn{Conn: raw, address: address, r: bufio.NewReaderSize(raw, smtpreply.MaxLine)}
 	if err := c.expect(220); err != nil {
 		return nil, fmt.Errorf("greeting of %s: %w", address, err)
 	}
@@ -158,47 +156,7 @@ func (c *conn) settle() error {
 	return nil
 }
 
-var errReply = errors.New("the reply makes no sense")
-
-// reply reads one reply (RFC 5321 §4.2):
-//
-//	reply = *( code "-" [text] CRLF ) code [ SP text ] CRLF     ; the same code in each line
-func (c *conn) reply() (code int, lines []string, err error) {
-	for len(lines) < maxReplyLines {
-		raw, err := c.r.ReadSlice('\n')
-		if err != nil {
-			if errors.Is(err, bufio.ErrBufferFull) {
-				err = errReply
-			}
-			return 0, nil, err
-		}
-		line := strings.TrimRight(string(raw), "\r\n")
-		if len(line) < 3 || len(line) > 3 && line[3] != ' ' && line[3] != '-' {
-			return 0, nil, fmt.Errorf("%w: %q", errReply, clip(line))
-		}
-		n, err := strconv.Atoi(line[:3])
-		if err != nil || n < 200 || n > 599 || code != 0 && n != code {
-			return 0, nil, fmt.Errorf("%w: %q", errReply, clip(line))
-		}
-		code = n
-		text := ""
-		if len(line) > 4 {
-			text = line[4:]
-		}
-		lines = append(lines, text)
-		if len(line) == 3 || line[3] == ' ' {
-			return code, lines, nil
-		}
-	}
-	return 0, nil, errReply
-}
-
-func clip(s string) string {
-	if len(s) > 100 {
-		s = s[:100]
-	}
-	return s
-}
+func (c *conn) reply() (code int, lines []string, err error) { return smtpreply.Read(c.r) }
 
 // refusal makes an Error of a reply: "5.1.1 text" at the begin of a line is the enhanced code (RFC 2034 §4).
 func refusal(code int, lines []string) *Error {
@@ -233,19 +191,8 @@ func parseEnhanced(s string) (e [3]int, ok bool) {
 	return e, true
 }
 
-// clean makes a server's words fit for a reply and a log of ours.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r <= 0x9f {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 400 {
-		s = s[:400]
-	}
-	return strings.TrimSpace(strings.ToValidUTF8(s, ""))
-}
+// clean makes a server's words fit for a reply, a report and a log of ours.
+func clean(s string) string { return smtpreply.Clean(s, maxText) }
 
 // close ends the connection without a word: QUIT would have to be waited for.
 func (c *conn) close() {

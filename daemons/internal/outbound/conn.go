@@ -14,13 +14,11 @@ import (
 	"time"
 
 	"shoal/daemons/internal/conf"
+	"shoal/daemons/internal/smtpreply"
 )
 
-// Bounds of what a server may say.
-const (
-	maxReplyLine  = 4096
-	maxReplyLines = 128
-)
+// maxText bounds what is passed on of a server's words, in bytes.
+const maxText = 500
 
 // conn is one connection after EHLO.
 type conn struct {
@@ -71,7 +69,7 @@ func (c *Client) dial(ctx context.Context, key, name, address string, encrypt bo
 		return nil, own(451, "4.4.1", "%s [%s] cannot be connected to: %v", name, address, err)
 	}
 	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
-	x := &conn{Conn: raw, key: key, host: name, r: bufio.NewReaderSize(raw, maxReplyLine), born: c.o.Clock.Boot()}
+	x := &conn{Conn: raw, key: key, host: name, r: bufio.NewReaderSize(raw, smtpreply.MaxLine), born: c.o.Clock.Boot()}
 	err = c.greet(ctx, x, encrypt)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
@@ -269,40 +267,7 @@ func (x *conn) settle() error {
 	return nil
 }
 
-var errReply = errors.New("the reply makes no sense")
-
-// reply reads one reply (RFC 5321 §4.2):
-//
-//	reply = *( code "-" [text] CRLF ) code [ SP text ] CRLF     ; the same code in each line
-func (x *conn) reply() (code int, lines []string, err error) {
-	for len(lines) < maxReplyLines {
-		raw, err := x.r.ReadSlice('\n')
-		if err != nil {
-			if errors.Is(err, bufio.ErrBufferFull) {
-				err = errReply
-			}
-			return 0, nil, err
-		}
-		line := strings.TrimRight(string(raw), "\r\n")
-		if len(line) < 3 || len(line) > 3 && line[3] != ' ' && line[3] != '-' {
-			return 0, nil, fmt.Errorf("%w: %q", errReply, clean(line))
-		}
-		n, err := strconv.Atoi(line[:3])
-		if err != nil || n < 200 || n > 599 || code != 0 && n != code {
-			return 0, nil, fmt.Errorf("%w: %q", errReply, clean(line))
-		}
-		code = n
-		text := ""
-		if len(line) > 4 {
-			text = line[4:]
-		}
-		lines = append(lines, text)
-		if len(line) == 3 || line[3] == ' ' {
-			return code, lines, nil
-		}
-	}
-	return 0, nil, errReply
-}
+func (x *conn) reply() (code int, lines []string, err error) { return smtpreply.Read(x.r) }
 
 // refusal makes an Error of a reply. A 2yz or 3yz where another was due is trouble that may pass.
 func refusal(code int, lines []string) *Error {
@@ -339,19 +304,8 @@ func isStatus(s string) bool {
 	return true
 }
 
-// clean makes a server's words fit for a log and a report.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r <= 0x9f {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 500 {
-		s = strings.ToValidUTF8(s[:500], "")
-	}
-	return strings.TrimSpace(s)
-}
+// clean makes a server's words fit for a reply, a report and a log of ours.
+func clean(s string) string { return smtpreply.Clean(s, maxText) }
 
 // close ends the connection; QUIT is said, and its answer not waited for.
 func (x *conn) close() {
