@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) (int, error) {
-	for _, tool := range []string{"haproxy", "swaks", "curl", "mbsync", "git", "ldapsearch", "mutt", "script", "offlineimap", "fetchmail", "mpop", "python3", "strace", "dovecot"} {
+	for _, tool := range []string{"haproxy", "swaks", "curl", "mbsync", "git", "ldapsearch", "mutt", "script", "offlineimap", "fetchmail", "mpop", "python3", "strace", "dovecot", "slapd"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if _, err := os.Stat("/usr/sbin/" + tool); err != nil {
 				return 1, fmt.Errorf("%s is not installed, and the tests need it: run make install-deps", tool)
@@ -119,11 +120,17 @@ type errStart struct{ out string }
 
 func (e errStart) Error() string { return "shoalctl up ended:\n" + e.out }
 
+// underSlapd among the words in front of the command stands for a service whose directory is OpenLDAP's slapd.
+const underSlapd = "--under-slapd"
+
 // launch starts a service on a data folder and a port base, and waits until it is ready. wrap, if any, is a
 // command in front of shoalctl.
 func launch(data string, base int, wrap ...string) (*service, error) {
 	args := append(wrap, filepath.Join(bin, "shoalctl"), "up", "--json", "--quiet",
 		"--data", data, "--port-base", strconv.Itoa(base))
+	if i := slices.Index(wrap, underSlapd); i >= 0 {
+		args = append(slices.Delete(args, i, i+1), "--directory", "slapd")
+	}
 	s := &service{data: data, cmd: exec.Command(args[0], args[1:]...), out: &output{}, ended: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	// Ends with the test program, however that ends.

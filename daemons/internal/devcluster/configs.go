@@ -20,6 +20,11 @@ func (c *cluster) writeConfigs(volumeID string) error {
 		var text string
 		switch s.role {
 		case roleVault:
+			if c.slapd != "" {
+				if err := c.writeSlapd(s); err != nil {
+					return fmt.Errorf("configuration: %w", err)
+				}
+			}
 			text = c.vaultConfig(s)
 		case roleBox:
 			text = c.boxConfig(s, volumeID)

@@ -46,6 +46,8 @@ type Options struct {
 	Out     io.Writer // progress, how to connect, logs
 	Quiet   bool      // do not follow the servers' logs
 	JSON    bool      // say how to connect as JSON
+	// Directory is the program that holds the directory: vaultd, or OpenLDAP's slapd in its place. "" is vaultd.
+	Directory string
 	// Hurry, when closed, ends the drain at once: what runs is killed.
 	Hurry <-chan struct{}
 }
@@ -54,6 +56,7 @@ type Options struct {
 type cluster struct {
 	Options
 	haproxy string
+	slapd   string // "" where vaultd is the directory
 	procs   map[string]*process
 	mu      sync.Mutex // of Out
 }
@@ -104,6 +107,15 @@ func (l Layout) Ready() bool {
 func (c *cluster) prepare() (unlock func(), err error) {
 	if c.haproxy, err = findHAProxy(); err != nil {
 		return nil, err
+	}
+	switch c.Directory {
+	case "", DirectoryVault:
+	case DirectorySlapd:
+		if c.slapd, err = checkSlapd(); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("directory %q: %s or %s", c.Directory, DirectoryVault, DirectorySlapd)
 	}
 	for _, s := range fleet {
 		if _, err := os.Stat(filepath.Join(c.Bin, s.program())); err != nil {
@@ -210,6 +222,9 @@ func (c *cluster) startAll(ctx context.Context) error {
 }
 
 func (c *cluster) startServer(s server) error {
+	if s.role == roleVault && c.slapd != "" {
+		return c.startSlapd(s)
+	}
 	return c.start(&process{
 		name:   s.name,
 		path:   filepath.Join(c.Bin, s.program()),
@@ -246,6 +261,9 @@ func (c *cluster) start(p *process) error {
 
 // waitReady asks a server's management address until it says yes.
 func (c *cluster) waitReady(ctx context.Context, s server) error {
+	if s.role == roleVault && c.slapd != "" {
+		return c.waitSlapd(ctx, s)
+	}
 	url := "http://" + c.own(s, portManagement) + "/readyz"
 	last := "no answer yet"
 	err := poll(ctx, func() (bool, error) {

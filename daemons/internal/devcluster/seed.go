@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"shoal/daemons/internal/dirclient"
@@ -42,12 +43,22 @@ func (c *cluster) seed(ctx context.Context) error {
 			return err
 		}
 		if err := admin.SetServer(ctx, dirclient.NewServer{
-			Name: s.name, Role: s.role, Addresses: c.addresses(s), Password: password,
+			Name: s.name, Role: s.role, Addresses: c.served(s), Password: password,
 		}); err != nil {
 			return err
 		}
 	}
 	return c.seedOnce(ctx, admin)
+}
+
+// served are the addresses of a server under the directory in use: slapd has no management and control of ours.
+func (c *cluster) served(s server) map[string][]string {
+	all := c.addresses(s)
+	if s.role == roleVault && c.slapd != "" {
+		delete(all, dirclient.ServiceManagement)
+		delete(all, dirclient.ServiceControl)
+	}
+	return all
 }
 
 // addresses of a server by service, as others reach it: hints and control at the server itself, the rest where
@@ -104,9 +115,9 @@ func (c *cluster) seedOnce(ctx context.Context, admin *dirclient.Admin) error {
 }
 
 // seedNote is there once the demo content is complete.
-func (l Layout) seedNote() string { return l.path(master.name, "seeded") }
+func (c *cluster) seedNote() string { return filepath.Join(c.directoryFolder(master), "seeded") }
 
-func (l Layout) seeded() bool {
-	_, err := os.Stat(l.seedNote())
+func (c *cluster) seeded() bool {
+	_, err := os.Stat(c.seedNote())
 	return err == nil
 }

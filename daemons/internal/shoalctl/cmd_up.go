@@ -20,7 +20,7 @@ import (
 func (t *tool) cmdUp() *cobra.Command {
 	var base int
 	var quiet, detach bool
-	var bin string
+	var bin, directory string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the whole service on this machine",
@@ -51,7 +51,7 @@ or base + 2000: IMAP of box1 on 21143, of box2 on 22143.`,
 				return usageError{err}
 			}
 			if detach {
-				return t.upDetached(cmd.Context(), layout, bin)
+				return t.upDetached(cmd.Context(), layout, bin, directory)
 			}
 			program, err := os.Executable()
 			if err != nil {
@@ -61,7 +61,7 @@ or base + 2000: IMAP of box1 on 21143, of box2 on 22143.`,
 				bin = filepath.Dir(program)
 			}
 			return devcluster.Run(cmd.Context(), devcluster.Options{
-				Layout: layout, Bin: bin, Version: t.version, Out: t.out, Quiet: quiet, JSON: t.json,
+				Layout: layout, Bin: bin, Version: t.version, Out: t.out, Quiet: quiet, JSON: t.json, Directory: directory,
 				Hurry: secondSignal(),
 			})
 		},
@@ -70,6 +70,7 @@ or base + 2000: IMAP of box1 on 21143, of box2 on 22143.`,
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "do not follow the logs")
 	cmd.Flags().BoolVar(&detach, "detach", false, "return when the service is ready, and leave it running")
 	cmd.Flags().StringVar(&bin, "bin", "", "folder of the daemons' programs (default: that of shoalctl)")
+	cmd.Flags().StringVar(&directory, "directory", devcluster.DirectoryVault, "program that holds the directory: vaultd, or slapd (OpenLDAP) in its place")
 	return cmd
 }
 
@@ -99,7 +100,7 @@ func secondSignal() <-chan struct{} {
 }
 
 // upDetached starts this program again in a session of its own and waits until it is ready.
-func (t *tool) upDetached(ctx context.Context, layout devcluster.Layout, bin string) error {
+func (t *tool) upDetached(ctx context.Context, layout devcluster.Layout, bin, directory string) error {
 	if pid, err := layout.Running(); err == nil {
 		return fmt.Errorf("%w: %s (process %d)", devcluster.ErrRunning, layout.Data, pid)
 	}
@@ -113,7 +114,7 @@ func (t *tool) upDetached(ctx context.Context, layout devcluster.Layout, bin str
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	args := []string{"up", "--quiet", "--data", layout.Data, "--port-base", strconv.Itoa(layout.PortBase)}
+	args := []string{"up", "--quiet", "--data", layout.Data, "--port-base", strconv.Itoa(layout.PortBase), "--directory", directory}
 	if bin != "" {
 		args = append(args, "--bin", bin)
 	}
