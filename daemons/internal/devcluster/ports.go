@@ -34,7 +34,7 @@ const (
 	portIMAPS       = 993
 	portPOPS        = 995
 
-	portHint       = 830
+	portHint       = 830 // + place of the role
 	portManagement = 800 // + place of the role
 	portControl    = 810 // + place of the role
 
@@ -63,7 +63,7 @@ func (l Layout) portBase(s server) int {
 // own is where a server listens itself.
 func (l Layout) own(s server, port int) string {
 	base := l.portBase(s)
-	if port == portManagement || port == portControl {
+	if port == portManagement || port == portControl || port == portHint {
 		return address(base + port + s.place())
 	}
 	for _, f := range frontends {
