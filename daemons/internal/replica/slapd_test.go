@@ -264,6 +264,17 @@ updateref ldap://%s
 	m.remove("uid=u05,ou=folk,ou=staff,o=shoal")
 	m.start()
 	same("what was missed while we were away")
+
+	// Another master goes on with this directory: its CSNs are of another server.
+	m.store.SetSID(1)
+	m.set("uid=u01,ou=folk,ou=staff,o=shoal", "title", "by the second master")
+	m.remove("uid=u06,ou=folk,ou=staff,o=shoal")
+	same("changes of another master")
+	s.stop()
+	m.remove("uid=u07,ou=folk,ou=staff,o=shoal")
+	m.person("of-the-second", "ou=folk,ou=staff,o=shoal")
+	s.start()
+	same("what was missed of another master")
 }
 
 // We follow OpenLDAP.

@@ -99,6 +99,7 @@ func (t *tool) addCompletion(root *cobra.Command) {
 		{"volume drain", "to", words(t.completeVolume, true, none)},
 		{"store repair", "volume", words(t.completeVolume, true, none)},
 		{"store renumber", "volume", words(t.completeVolume, true, none)},
+		{"directory backup", "from", words(t.completeVault, true, none)},
 		{"directory search", "scope", fixed("base", "one", "sub")},
 		{"server add", "role", fixed("switch", "box", "vault", "lb", "webmail", "provision")},
 		{"store verify", "volume", words(t.completeVolume, true, none)},

@@ -154,6 +154,9 @@ func (s *step) difference(rec *ldif.Record, have *dirclient.Entry, exact bool) {
 			changes = append(changes, dirclient.Change{Op: dirclient.OpReplace, Name: at.Name, Values: texts(at.Values)})
 			continue
 		}
+		if strings.EqualFold(at.Name, "objectClass") && !exact {
+			gone = nil // superclasses, which the directory adds by itself
+		}
 		for _, v := range gone {
 			s.line("-", at.Name, v)
 		}
