@@ -390,6 +390,10 @@ func (s *syncing) follow(refresh bool) (cookie []byte, err error) {
 		}
 		context := s.r.ContextCSN()
 		ordered := s.r.LogOrdered()
+		if !refresh && ordered && len(s.told) > 0 && len(context) > len(s.told) {
+			// OpenLDAP passes over deletions of a server that its cookie does not name: it is to come back with its cookie.
+			return nil, ldapwire.Errorf(ldapwire.SyncRefreshRequired, "the directory has another master: go on from the cookie")
+		}
 		var failed error
 		err := s.r.LogAfter(s.pos, func(c dirstore.LoggedChange) bool {
 			at := ""
@@ -533,7 +537,8 @@ func (s *syncing) info(i *ldapwire.SyncInfo) {
 // news reports whether a CSN is in no cookie that the client has.
 func (s *syncing) news(csn string) bool { return csn > csnOf(s.told, dirstore.CSNServer(csn)) }
 
-// cookieOf makes a cookie, and remembers that the client has it.
+// cookieOf makes a cookie, and remembers that the client has it. The CSNs of other servers that it was told stand in it
+// too: OpenLDAP passes over the deletions that come with a part of them.
 func (s *syncing) cookieOf(csns []string) []byte {
 	for _, c := range csns {
 		i := slices.IndexFunc(s.told, func(o string) bool { return dirstore.CSNServer(o) == dirstore.CSNServer(c) })
@@ -543,5 +548,5 @@ func (s *syncing) cookieOf(csns []string) []byte {
 			s.told[i] = max(s.told[i], c)
 		}
 	}
-	return (&ldapwire.SyncCookie{RID: s.cookie.RID, CSNs: csns}).Append(nil)
+	return (&ldapwire.SyncCookie{RID: s.cookie.RID, CSNs: s.told}).Append(nil)
 }

@@ -275,6 +275,8 @@ updateref ldap://%s
 	m.person("of-the-second", "ou=folk,ou=staff,o=shoal")
 	s.start()
 	same("what was missed of another master")
+	m.remove("uid=u08,ou=folk,ou=staff,o=shoal")
+	same("a deletion of another master as it is made")
 }
 
 // We follow OpenLDAP.
