@@ -59,7 +59,6 @@ type Reader struct {
 	key     []byte // scratch
 	scratch []byte // scratch of filter evaluation
 	spaced  []byte
-	dn      []byte
 }
 
 // Read begins a read transaction.
