@@ -11,8 +11,12 @@ locals {
     control_port   = local.roles[s.role].control
     rolling_group  = s.role
   } }
-  seed = { for name, s in local.servers : name => { role = s.role, name = name, suffix = "o=shoal", peers = module.network.peers } }
-  os   = { for name in keys(local.servers) : name => { hostname = "${name}.${var.domain}", ssh_authorized_keys = var.authorized_keys } }
+  # A directory server tells the others its address, which they may know no name server for.
+  seed = { for name, s in local.servers : name => merge(
+    { role = s.role, name = name, suffix = "o=shoal", peers = module.network.peers },
+    s.role == "vault" ? { address = local.address[name] } : {},
+  ) }
+  os = { for name in keys(local.servers) : name => { hostname = "${name}.${var.domain}", ssh_authorized_keys = var.authorized_keys } }
   enrol = var.enrol == null ? {} : { for name in keys(local.servers) : name => {
     url       = var.enrol.url
     ca_sha256 = var.enrol.ca_sha256
