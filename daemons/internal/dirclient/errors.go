@@ -43,7 +43,7 @@ func resultError(what string, err error) error {
 		return fmt.Errorf("%w: %s", ErrInvalidCredentials, what)
 	case ldap.LDAPResultNoSuchObject:
 		return fmt.Errorf("%w: %s", ErrNoSuchEntry, what)
-	case ldap.LDAPResultEntryAlreadyExists:
+	case ldap.LDAPResultEntryAlreadyExists, ldap.LDAPResultAttributeOrValueExists:
 		return fmt.Errorf("%w: %s", ErrExists, what)
 	case ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultStrongAuthRequired,
 		ldap.LDAPResultInappropriateAuthentication, ldap.LDAPResultConfidentialityRequired:

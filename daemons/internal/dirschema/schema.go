@@ -135,7 +135,7 @@ func Files() fs.FS {
 }
 
 // order is the order in which the embedded files depend on each other.
-var order = []string{"0-system.schema", "core.schema", "cosine.schema", "inetorgperson.schema", "misc.schema", "nis.schema", "shoal.schema"}
+var order = []string{"0-system.schema", "core.schema", "cosine.schema", "inetorgperson.schema", "misc.schema", "nis.schema", "ppolicy.schema", "shoal.schema"}
 
 // Default loads the schema of the service.
 func Default() (*Schema, error) {

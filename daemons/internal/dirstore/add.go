@@ -15,6 +15,8 @@ import (
 type Add struct {
 	DN         []byte
 	Attributes []ldapwire.Attribute
+	// Adjust, if set, changes the entry further, with attributes that only the server sets too.
+	Adjust func(entry *Entry)
 }
 
 func (op *Add) apply(w *writing) error {
@@ -47,6 +49,9 @@ func (op *Add) apply(w *writing) error {
 			return ldapwire.Errorf(ldapwire.UndefinedAttributeType, "attribute type %q is not in the schema", ava.Name)
 		}
 		e.include(ava)
+	}
+	if op.Adjust != nil {
+		op.Adjust(e)
 	}
 	if s.opt.Maintain != nil {
 		s.opt.Maintain(nil, e)

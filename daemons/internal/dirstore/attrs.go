@@ -40,10 +40,20 @@ func (t *attrTable) with(d dirschema.Description) *attrTable {
 	return n
 }
 
+// secrets are the types whose values are never shown or compared; the value tells whether they are verifiers, which
+// servers that log users in may get.
+var secrets = map[string]bool{
+	"2.5.4.35":                   false, // userPassword
+	"1.3.6.1.4.1.42.2.27.8.1.20": false, // pwdHistory
+	"1.3.6.1.4.1.4203.1.3.4":     true,  // authPassword
+	"2.25.24322987064403074951861717892443018913.1.31": true, // shoalScramKey
+}
+
 // classOf decides by type: passwords are secret, whatever their options.
 func classOf(a *dirschema.AttributeType) attrClass {
+	_, secret := secrets[a.OID]
 	switch {
-	case a.OID == "2.5.4.35":
+	case secret:
 		return secretAttr
 	case a.Operational():
 		return operationalAttr

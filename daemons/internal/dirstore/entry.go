@@ -17,6 +17,8 @@ type Entry struct {
 	ID         uint64
 	DN         string
 	Attributes []Attribute
+	// Rehashed says of a modify that its password is the same as before, in another form.
+	Rehashed bool
 }
 
 // Find gives the attribute with exactly this description, nil if there is none.

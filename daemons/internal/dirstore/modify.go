@@ -13,6 +13,9 @@ import (
 type Modify struct {
 	DN      []byte
 	Changes []ldapwire.Change
+	// Adjust, if set, changes the entry further, with attributes that only the server sets too; old is the entry as
+	// it was. It may run more than once. Its error refuses the update.
+	Adjust func(old, entry *Entry) error
 }
 
 func (op *Modify) apply(w *writing) error {
@@ -31,6 +34,11 @@ func (op *Modify) apply(w *writing) error {
 	e := old.clone()
 	for _, c := range op.Changes {
 		if err := w.store.change(e, c); err != nil {
+			return err
+		}
+	}
+	if op.Adjust != nil {
+		if err := op.Adjust(old, e); err != nil {
 			return err
 		}
 	}
@@ -253,6 +261,7 @@ func (op *Rename) apply(w *writing) error {
 	for _, ava := range rdn {
 		e.include(ava)
 	}
+	e.DN = newName.String()
 	if err := s.finishModify(w, &f, newName, old, e, Renamed); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ func (s *Store) initVirtual() {
 // It is immutable and may be kept as long as the store.
 type Selection struct {
 	user, operational bool
+	verifiers         bool // verifiers are named
 	refs              []*attrRef
 	virtual           virtual
 	bits              atomic.Pointer[selectionBits]
@@ -84,6 +85,7 @@ func (sel *Selection) name(s *Store, name []byte) {
 	case ref.virtual != 0:
 		sel.virtual |= ref.virtual
 	default:
+		sel.verifiers = sel.verifiers || secrets[ref.desc.Type.OID]
 		sel.refs = append(sel.refs, ref)
 	}
 }
@@ -125,6 +127,8 @@ type View struct {
 	TypesOnly bool
 	// Secrets includes the secret attributes that the selection covers: for replicas only.
 	Secrets bool
+	// Verifiers includes verifiers (authPassword) that the selection names: for servers that log users in.
+	Verifiers bool
 	// Stored leaves out the computed attributes: for replicas, which compute them themselves.
 	Stored bool
 	// Values, if set, leaves only values that one of its terms matches (RFC 3876).
@@ -146,6 +150,8 @@ func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, vie
 	n := f.rec.op
 	if view.Secrets {
 		n = f.rec.all
+	} else if view.Verifiers && sel.verifiers {
+		return r.appendWithVerifiers(dst, id, f, sel, view, up, dnLen, controls)
 	}
 	if view.TypesOnly {
 		return r.appendTypes(dst, id, f, sel, up, dnLen, n, controls)
@@ -184,6 +190,39 @@ func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, vie
 		start = end
 	}
 	dst = append(dst, extra...)
+	return ldapwire.AppendEntryEnd(dst, controls), nil
+}
+
+// appendWithVerifiers appends an entry with those of its secret attributes that are verifiers and named.
+func (r *Reader) appendWithVerifiers(dst []byte, id int32, f *Found, sel *Selection, view View, up *node, dnLen int, controls []byte) ([]byte, error) {
+	named := map[uint16]bool{}
+	for _, ref := range sel.refs {
+		if secrets[ref.desc.Type.OID] {
+			for _, id := range ref.resolve(r.table).ids {
+				named[id] = true
+			}
+		}
+	}
+	wanted := sel.wants(r.table)
+	var attrs []byte
+	for i := range f.rec.all {
+		a := f.rec.id(i)
+		if i < f.rec.op && (int(a>>6) >= len(wanted) || wanted[a>>6]&(1<<(a&63)) == 0) || i >= f.rec.op && !named[a] {
+			continue
+		}
+		if view.TypesOnly {
+			attrs = ldapwire.AppendAttribute(attrs, r.table.list[a].name, nil)
+		} else {
+			attrs = append(attrs, f.rec.attribute(i)...)
+		}
+	}
+	if sel.virtual != 0 && !view.TypesOnly {
+		attrs = append(attrs, r.appendVirtual(f, sel, up)...)
+	}
+	dst = ldapwire.AppendEntryStart(dst, id, dnLen, len(attrs), len(controls))
+	dst = appendDN(dst, f, up)
+	dst = ldapwire.AppendEntryAttributes(dst, len(attrs))
+	dst = append(dst, attrs...)
 	return ldapwire.AppendEntryEnd(dst, controls), nil
 }
 

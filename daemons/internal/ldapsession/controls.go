@@ -16,6 +16,7 @@ type controls struct {
 	pageSize   int32
 	pageCookie []byte
 	manage     bool // ManageDsaIT
+	policy     bool
 	synced     bool
 	sync       ldapwire.SyncRequest
 	asserted   bool
@@ -92,6 +93,11 @@ var supported = []control{
 	}},
 	{ldapwire.OIDManageDsaIT, onAll, false, func(c *controls, _ *ldapwire.Control, _ ldapwire.Limits) error {
 		c.manage = true
+		return nil
+	}},
+	// What there is to say comes with binds and changes of passwords; elsewhere it is nothing.
+	{ldapwire.OIDPasswordPolicy, append([]ldapwire.Op{ldapwire.OpBindRequest}, onAll...), false, func(c *controls, _ *ldapwire.Control, _ ldapwire.Limits) error {
+		c.policy = true
 		return nil
 	}},
 	{ldapwire.OIDAssertion, onEntries, true, func(c *controls, k *ldapwire.Control, lim ldapwire.Limits) error {

@@ -17,6 +17,9 @@ type metrics struct {
 	syncs          prometheus.Gauge
 	synced         prometheus.Counter
 	cut            *prometheus.CounterVec
+	binds          *prometheus.CounterVec
+	policy         *prometheus.CounterVec
+	upgraded       prometheus.Counter
 
 	// The counters that are used, found without a label lookup: by operation tag and low code.
 	fast [256][16]atomic.Pointer[prometheus.Counter]
@@ -40,9 +43,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Entries sent in content synchronizations."}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shoal_vault_connections_cut_total",
 			Help: "LDAP connections cut off by a limit: idle, unbound (no bind in time), slow (answers not taken)."}, []string{"reason"}),
+		binds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shoal_vault_binds_total",
+			Help: "Binds answered, by mechanism (simple or one of SASL) and result code; saslBindInProgress is a step of several."}, []string{"mechanism", "result"}),
+		policy: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shoal_vault_password_policy_total",
+			Help: "What the password policy did with logins: lock (an account was locked), locked and expired (refused for it), grace (let in after the end)."}, []string{"event"}),
+		upgraded: prometheus.NewCounter(prometheus.CounterOpts{Name: "shoal_vault_passwords_upgraded_total",
+			Help: "Passwords stored in an older form that were brought to today's at a bind."}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.connections, m.open, m.operations, m.entries, m.protocolErrors, m.syncs, m.synced, m.cut)
+		reg.MustRegister(m.binds, m.policy, m.upgraded, m.connections, m.open, m.operations, m.entries, m.protocolErrors, m.syncs, m.synced, m.cut)
 	}
 	return m
 }
@@ -60,4 +69,11 @@ func (m *metrics) count(op ldapwire.Op, code ldapwire.Code) {
 		return
 	}
 	m.operations.WithLabelValues(op.String(), code.String()).Inc()
+}
+
+func (m *metrics) bind(mechanism string, code ldapwire.Code) {
+	if mechanism == "" {
+		mechanism = "other"
+	}
+	m.binds.WithLabelValues(mechanism, code.String()).Inc()
 }

@@ -21,27 +21,42 @@ func (x *session) passwordModify(w *work) error {
 	var p ldapwire.PasswordModify
 	dn, made, err := x.newPassword(w, &p)
 	if err != nil {
-		x.fail(w, err)
+		x.failPolicy(w, err)
 		return nil
 	}
 	attribute := ldapwire.Attribute{Type: []byte("userPassword"), Values: [][]byte{bytes.Clone(p.New)}}
-	if err := x.hashPasswords(w, &attribute); err != nil {
-		x.fail(w, err)
+	secret := &newSecret{}
+	norm, err := x.s.opt.Store.CheckDN(dn)
+	if err == nil {
+		err = x.secretAttribute(w, &attribute, secret)
+	}
+	if err == nil && !made {
+		err = x.checkSecret(w, norm, secret)
+	}
+	if err != nil {
+		x.failPolicy(w, err)
 		return nil
 	}
 	running, err := x.begin(w, true, false)
 	if err != nil {
 		return err
 	}
-	write := &dirstore.Write{By: x.who.dn, Op: &dirstore.Modify{DN: dn, Changes: []ldapwire.Change{{Op: ldapwire.ChangeReplace, Attribute: attribute}}}}
+	who := x.who
+	write := &dirstore.Write{By: who.dn, Op: &dirstore.Modify{DN: dn, Changes: []ldapwire.Change{{Op: ldapwire.ChangeReplace, Attribute: attribute}},
+		Adjust: x.adjustModify(norm, secret)}}
 	w.closeReader()
 	x.s.opt.Store.Submit(write)
-	id, who := w.msg.ID, x.attrs()
+	id, client := w.msg.ID, x.attrs()
+	own := bytes.Equal(norm, who.norm)
+	x.reset = nil
+	if own {
+		x.reset = write // the restriction of a password that must be changed ends with it
+	}
 	go func() {
 		defer x.finish(id, running)
 		r := result(x.s.acknowledge(write.Wait()))
 		x.s.metrics.count(ldapwire.OpExtendedRequest, r.Code)
-		x.log.Info("directory password changed", who, "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
+		x.log.Info("directory password changed", client, "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
 		var value []byte
 		if made && r.Code == ldapwire.Success {
 			value = ldapwire.AppendPasswordModified(nil, p.New)
@@ -65,6 +80,8 @@ func (x *session) newPassword(w *work, p *ldapwire.PasswordModify) (dn []byte, m
 		return nil, false, ldapwire.Errorf(ldapwire.ConfidentialityRequired, "passwords are taken over TLS only: use StartTLS or ldaps")
 	case p.New != nil && len(p.New) == 0:
 		return nil, false, ldapwire.Errorf(ldapwire.ConstraintViolation, "the new password is empty")
+	case len(p.New) > maxPassword:
+		return nil, false, ldapwire.Errorf(ldapwire.ConstraintViolation, "a password of more than %d octets", maxPassword)
 	case p.New != nil && IsHashed(p.New) && !x.who.rights.Write:
 		return nil, false, ldapwire.Errorf(ldapwire.ConstraintViolation, "the new password looks like a hash")
 	}
@@ -87,7 +104,7 @@ func (x *session) newPassword(w *work, p *ldapwire.PasswordModify) (dn []byte, m
 		return nil, false, err
 	}
 	if p.Old == nil && !x.who.rights.Write {
-		return nil, false, ldapwire.Errorf(ldapwire.UnwillingToPerform, "the old password is missing")
+		return nil, false, refusePolicy(ldapwire.UnwillingToPerform, ldapwire.MustSupplyOldPassword, "the old password is missing")
 	}
 	if p.Old != nil {
 		stored, _, err := x.candidate(w, norm)

@@ -1,13 +1,8 @@
 package ldapsession
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
-	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -16,20 +11,17 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/GehirnInc/crypt"
-	"github.com/GehirnInc/crypt/md5_crypt"
-	"github.com/GehirnInc/crypt/sha256_crypt"
-	"github.com/GehirnInc/crypt/sha512_crypt"
 	"golang.org/x/crypto/argon2"
+
+	"shoal/daemons/internal/scram"
 )
 
 // A stored password is "{SCHEME}" and what the scheme makes of it (RFC 2307 §5.3):
 //
 //	{ARGON2}$argon2id$v=19$m=<KiB>,t=<passes>,p=<threads>$<salt>$<hash>    base64 without padding
-//	{SSHA}, {SSHA256}, {SSHA512}    base64 of hash and salt
-//	{CRYPT}$1$, $5$, $6$            as of crypt(3)
 //
-// New ones are made with the first; the others are verified.
+// is what new ones are made with; what other servers made is in schemes.go. Beside it SCRAM verifiers are made
+// (RFC 5803), which go to another attribute.
 
 // PasswordParameters are the cost of argon2id.
 type PasswordParameters struct {
@@ -45,7 +37,6 @@ var DefaultPasswordParameters = PasswordParameters{Memory: 19 << 10, Passes: 2, 
 const (
 	maxArgonMemory = 1 << 20 // KiB
 	maxArgonPasses = 100
-	maxCryptRounds = 1000000
 	maxPassword    = 1024
 )
 
@@ -68,40 +59,6 @@ func HashPassword(p PasswordParameters, password []byte) string {
 	h := argon2.IDKey(password, salt, uint32(p.Passes), uint32(p.Memory), uint8(p.Threads), hashSize)
 	return fmt.Sprintf("{ARGON2}$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.Memory, p.Passes, p.Threads,
 		base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(h))
-}
-
-// IsHashed reports whether a value is a stored password of a scheme known here.
-func IsHashed(value []byte) bool {
-	scheme, rest, ok := cutScheme(value)
-	if !ok {
-		return false
-	}
-	switch scheme {
-	case "ARGON2":
-		_, err := parseArgon(rest)
-		return err == nil
-	case "SSHA", "SSHA256", "SSHA512":
-		b, err := base64.StdEncoding.DecodeString(string(rest))
-		return err == nil && len(b) > saltedSize(scheme)
-	case "CRYPT":
-		return crypter(rest) != nil
-	}
-	return false
-}
-
-func cutScheme(value []byte) (scheme string, rest []byte, ok bool) {
-	if len(value) < 3 || value[0] != '{' {
-		return "", nil, false
-	}
-	i := bytes.IndexByte(value, '}')
-	if i < 0 {
-		return "", nil, false
-	}
-	return strings.ToUpper(string(value[1:i])), value[i+1:], true
-}
-
-func saltedSize(scheme string) int {
-	return map[string]int{"SSHA": sha1.Size, "SSHA256": sha256.Size, "SSHA512": sha512.Size}[scheme]
 }
 
 type argonHash struct {
@@ -131,78 +88,14 @@ func parseArgon(b []byte) (h argonHash, err error) {
 	return h, nil
 }
 
-// crypter gives the function for a crypt(3) hash, nil for one that is not known or too dear.
-func crypter(b []byte) crypt.Crypter {
-	s := string(b)
-	for _, f := range strings.Split(s, "$") {
-		if r, ok := strings.CutPrefix(f, "rounds="); ok {
-			if n, err := strconv.Atoi(r); err != nil || n > maxCryptRounds {
-				return nil
-			}
-		}
-	}
-	switch {
-	case strings.HasPrefix(s, "$6$"):
-		return sha512_crypt.New()
-	case strings.HasPrefix(s, "$5$"):
-		return sha256_crypt.New()
-	case strings.HasPrefix(s, "$1$"):
-		return md5_crypt.New()
-	}
-	return nil
-}
-
-// verify compares a password with one stored form. slow tells that it took the time of argon2.
-func verify(stored, password []byte) (match, slow bool) {
-	scheme, rest, ok := cutScheme(stored)
-	if !ok {
-		return false, false
-	}
-	switch scheme {
-	case "CLEARTEXT":
-		a, b := sha256.Sum256(rest), sha256.Sum256(password)
-		return subtle.ConstantTimeCompare(a[:], b[:]) == 1, false
-	case "ARGON2":
-		h, err := parseArgon(rest)
-		if err != nil {
-			return false, false
-		}
-		got := argon2.IDKey(password, h.salt, uint32(h.Passes), uint32(h.Memory), uint8(h.Threads), uint32(len(h.hash)))
-		return subtle.ConstantTimeCompare(got, h.hash) == 1, true
-	case "SSHA", "SSHA256", "SSHA512":
-		b, err := base64.StdEncoding.DecodeString(string(rest))
-		n := saltedSize(scheme)
-		if err != nil || len(b) <= n {
-			return false, false
-		}
-		salted := append(bytes.Clone(password), b[n:]...)
-		var got []byte
-		switch scheme {
-		case "SSHA":
-			h := sha1.Sum(salted)
-			got = h[:]
-		case "SSHA256":
-			h := sha256.Sum256(salted)
-			got = h[:]
-		default:
-			h := sha512.Sum512(salted)
-			got = h[:]
-		}
-		return subtle.ConstantTimeCompare(got, b[:n]) == 1, false
-	case "CRYPT":
-		if c := crypter(rest); c != nil {
-			return c.Verify(string(rest), password) == nil, false
-		}
-	}
-	return false, false
-}
-
 // ErrBusy says that too many passwords wait to be verified.
 var ErrBusy = errors.New("too many passwords wait to be verified")
 
 // Passwords is the bounded pool in which passwords are hashed and verified.
 type Passwords struct {
 	param   PasswordParameters
+	scram   []*scram.Hash
+	rounds  int // of SCRAM
 	slots   chan struct{}
 	waiting atomic.Int64
 	queue   int64
@@ -245,29 +138,64 @@ func (p *Passwords) Waiting() int { return int(p.waiting.Load()) }
 // when there are none, so that the time does not tell whether a name exists. The error is ErrBusy, or
 // that of ctx.
 func (p *Passwords) Verify(ctx context.Context, stored [][]byte, password []byte) (bool, error) {
+	i, err := p.Find(ctx, stored, password)
+	return i >= 0, err
+}
+
+// Find is Verify that tells which one of the stored passwords it is, -1 for none.
+func (p *Passwords) Find(ctx context.Context, stored [][]byte, password []byte) (int, error) {
 	if len(password) > maxPassword {
-		return false, nil
+		return -1, nil
 	}
 	if err := p.enter(ctx); err != nil {
-		return false, err
+		return -1, err
 	}
 	defer p.leave()
-	match, slow := false, false
-	for _, s := range stored {
+	found, slow := -1, false
+	for i, s := range stored {
 		m, sl := verify(s, password)
-		match, slow = match || m, slow || sl
+		if m && found < 0 {
+			found = i
+		}
+		slow = slow || sl
 	}
 	if !slow {
 		verify(p.dummy, password)
 	}
-	return match, nil
+	return found, nil
 }
 
-// Hash makes the stored form of a password. The error is ErrBusy, or that of ctx.
-func (p *Passwords) Hash(ctx context.Context, password []byte) ([]byte, error) {
+// Hash makes the stored form of a password, and its SCRAM verifiers. The error is ErrBusy, or that of ctx.
+func (p *Passwords) Hash(ctx context.Context, password []byte) (stored []byte, verifiers [][]byte, err error) {
 	if err := p.enter(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer p.leave()
-	return []byte(HashPassword(p.param, password)), nil
+	for _, h := range p.scram {
+		verifiers = append(verifiers, []byte(scram.New(h, string(password), p.rounds).String()))
+	}
+	return []byte(HashPassword(p.param, password)), verifiers, nil
+}
+
+// Scram says which SCRAM verifiers Hash makes, at how many iterations. It is for construction only.
+func (p *Passwords) Scram(iterations int, hashes ...*scram.Hash) {
+	p.rounds, p.scram = iterations, hashes
+}
+
+// current reports whether a stored password, and the verifiers beside it, are as Hash would make them.
+func (p *Passwords) current(stored []byte, verifiers [][]byte) bool {
+	scheme, rest, ok := cutScheme(stored)
+	if !ok || scheme != "ARGON2" {
+		return false
+	}
+	h, err := parseArgon(rest)
+	if err != nil || h.Memory < p.param.Memory || h.Passes < p.param.Passes {
+		return false
+	}
+	for _, h := range p.scram {
+		if _, ok := scram.Find(h, verifiers); !ok {
+			return false
+		}
+	}
+	return true
 }

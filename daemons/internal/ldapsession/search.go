@@ -86,7 +86,7 @@ func (x *session) search(w *work) error {
 		x.fail(w, err)
 		return nil
 	}
-	s := searching{id: w.msg.ID, sel: x.s.opt.Store.Select(q.RawAttributes, q.Attributes), view: dirstore.View{TypesOnly: q.TypesOnly}}
+	s := searching{id: w.msg.ID, sel: x.s.opt.Store.Select(q.RawAttributes, q.Attributes), view: dirstore.View{TypesOnly: q.TypesOnly, Verifiers: x.who.rights.Verifiers}}
 	if err := x.special(w, r, &s); err != nil {
 		x.fail(w, err)
 		return nil
@@ -399,6 +399,12 @@ func (x *session) searchVirtual(w *work, f *dirstore.Found) error {
 	if err != nil {
 		x.fail(w, err)
 		return nil
+	}
+	if f != x.s.subschema {
+		if f, err = x.rootDSE(r); err != nil {
+			x.fail(w, err)
+			return nil
+		}
 	}
 	w.filter = x.s.opt.Store.Compile(&w.search.Filter, w.filter)
 	if r.Matches(f, w.filter) {

@@ -23,7 +23,11 @@ type Rights struct {
 	ReadSelf bool // search and compare its own entry
 	ReadAll  bool // search and compare every entry, secret attributes excepted
 	Secrets  bool // get secret attributes in a replication search
-	Write    bool // every update
+	// Verifiers: get verifiers (authPassword) in a search that names them.
+	Verifiers bool
+	// OwnPasswords: what it sets as passwords are users' own, from another server; the policy is not asked.
+	OwnPasswords bool
+	Write        bool // every update
 	// Modify, if set, says whether an identity without Write may change the entry of this normal name in this
 	// way; Add, whether it may add that entry. Deleting and renaming entries need Write.
 	Modify   func(norm []byte, changes []ldapwire.Change) bool
@@ -72,6 +76,18 @@ type Options struct {
 	Gate func(ctx context.Context, made bool) error
 	// Extensions are further extended operations by their OID; they answer at once.
 	Extensions map[string]Extension
+	// SASL says whom SASL names mean.
+	SASL SASL
+	// Policy is the service's own password policy, nil for none; PolicyDN names the entry that goes before it.
+	Policy   *Policy
+	PolicyDN string
+	// Report tells the directory what was seen of failed logins, every ReportInterval and at once for a lock; nil:
+	// into the store. A shadow tells its master.
+	Report         func(context.Context, []StateChange) error
+	ReportInterval time.Duration
+	// Forward, on a shadow, lets the master know a password that was right and is stored in an older form. It must
+	// not block.
+	Forward func(dn string, password []byte)
 	// Ready, if set, is asked until it returns nil once; before that, binds, searches and comparisons
 	// are answered "unavailable": a part of a directory must not be taken for the whole.
 	Ready   func() error
@@ -90,6 +106,7 @@ type Listening struct {
 	Name       string
 	TLS        bool // TLS from the first byte
 	AllowPlain bool // passwords may be sent without TLS
+	Local      bool // a Unix socket: the kernel says who is at the other end
 }
 
 // Server serves LDAP on any number of listeners.
@@ -109,7 +126,12 @@ type Server struct {
 
 	ready    atomic.Bool
 	now      atomic.Int64 // coarse time since boot in ns, kept by the sweeper
-	password atomic.Pointer[string]
+	password atomic.Pointer[rootSecret]
+
+	failures   *tracker
+	fakeKey    []byte
+	upgrading  chan struct{} // holds a token for each password that is being brought to today's form
+	background sync.WaitGroup
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
@@ -126,6 +148,7 @@ func New(opt Options) (*Server, error) {
 		gone: make(chan struct{}), sweeping: make(chan struct{}), swept: make(chan struct{})}
 	s.SetLimits(opt.Limits)
 	s.SetRootPassword(opt.RootPassword)
+	s.fakeKey, s.upgrading = newFakeKey(), make(chan struct{}, upgradesAtOnce)
 	var err error
 	if s.rootNorm, err = opt.Store.CheckDN([]byte(opt.RootDN)); err != nil {
 		return nil, fmt.Errorf("root DN %q: %w", opt.RootDN, err)
@@ -137,15 +160,24 @@ func New(opt Options) (*Server, error) {
 	s.work.New = func() any { return &work{} }
 	s.buffers.New = func() any { b := make([]byte, readBuffer); return &b }
 	s.now.Store(int64(opt.Clock.Boot()))
+	if opt.Report == nil {
+		opt.Report = Report(opt.Store, opt.RootDN)
+	}
+	s.failures = newTracker(opt.Clock, opt.ReportInterval, opt.Report, func(err error) {
+		opt.Log.Warn("what was seen of failed logins could not be told yet", "error", err)
+	})
 	go s.sweep()
 	return s, nil
 }
+
+// upgradesAtOnce bounds the passwords that are brought to today's form at once; more wait for their next bind.
+const upgradesAtOnce = 4
 
 // SetLimits changes the limits for what comes from now on.
 func (s *Server) SetLimits(l Limits) { s.limits.Store(&l) }
 
 // SetRootPassword changes the password of the root DN.
-func (s *Server) SetRootPassword(p string) { s.password.Store(&p) }
+func (s *Server) SetRootPassword(p string) { s.password.Store(newRootSecret(p)) }
 
 // ErrServerClosed is returned by Serve after Shutdown or Close.
 var ErrServerClosed = errors.New("ldapsession: server closed")
@@ -223,13 +255,19 @@ func (s *Server) Close() error {
 	s.cutAll()
 	<-s.gone
 	s.mu.Lock()
+	first := false
 	select {
 	case <-s.sweeping:
 	default:
 		close(s.sweeping)
+		first = true
 	}
 	s.mu.Unlock()
 	<-s.swept
+	if first {
+		s.background.Wait()
+		s.failures.close()
+	}
 	return nil
 }
 

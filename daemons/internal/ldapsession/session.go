@@ -23,6 +23,8 @@ type identity struct {
 	entry  uint64 // id of the entry; 0 for the root DN and for anonymous
 	rights Rights
 	root   bool
+	// mustChange: nothing but a change of the own password is allowed, because somebody else set it.
+	mustChange bool
 }
 
 var anonymous = &identity{}
@@ -36,6 +38,10 @@ type session struct {
 	log  *slog.Logger
 	conn net.Conn // as accepted; TLS lies above it
 	tls  bool
+
+	secure   *tls.Conn       // the connection inside TLS
+	exchange *exchange       // a SASL bind under way
+	reset    *dirstore.Write // the change of the own password that was asked for last
 
 	// Of the reading goroutine.
 	who     *identity
@@ -289,6 +295,12 @@ func (x *session) handle(w *work, frame []byte) error {
 		x.fail(w, err)
 		return nil
 	}
+	if m.Op != ldapwire.OpBindRequest {
+		x.exchange = nil // RFC 4511 §4.2.1: only the next step may follow
+	}
+	if x.who.mustChange && x.restricted(w, m.Op) {
+		return nil
+	}
 	switch m.Op {
 	case ldapwire.OpSearchRequest:
 		return x.search(w)
@@ -511,7 +523,7 @@ func (x *session) startTLS() error {
 	if err := c.Handshake(); err != nil {
 		return err
 	}
-	x.tls = true
+	x.tls, x.secure = true, c
 	x.out.swap(c)
 	x.in.conn, x.in.raw = c, nil
 	return nil

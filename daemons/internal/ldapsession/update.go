@@ -26,7 +26,7 @@ func (x *session) update(w *work, frame []byte) error {
 	}
 	op, dn, err := x.parseUpdate(w, &m)
 	if err != nil {
-		x.fail(w, err)
+		x.failPolicy(w, err)
 		return nil
 	}
 	write := &dirstore.Write{By: x.who.dn, Op: op, Conditions: x.conditions(w)}
@@ -112,12 +112,17 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 		if err := x.mayAdd(&r); err != nil {
 			return nil, nil, err
 		}
+		n := &newSecret{}
 		for i := range r.Attributes {
-			if err := x.hashPasswords(w, &r.Attributes[i]); err != nil {
+			if err := x.secretAttribute(w, &r.Attributes[i], n); err != nil {
 				return nil, nil, err
 			}
 		}
-		return &dirstore.Add{DN: r.DN, Attributes: r.Attributes}, r.DN, x.writable(r.DN)
+		norm, err := x.writable(r.DN)
+		if err != nil {
+			return nil, nil, err
+		}
+		return &dirstore.Add{DN: r.DN, Attributes: r.Attributes, Adjust: x.adjustAdd(norm, n)}, r.DN, nil
 	case ldapwire.OpModifyRequest:
 		var r ldapwire.Modify
 		if err := r.Parse(m.Body, lim); err != nil {
@@ -126,24 +131,35 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 		if err := x.mayModify(&r); err != nil {
 			return nil, nil, err
 		}
+		n := &newSecret{}
 		for i := range r.Changes {
+			a := &r.Changes[i].Attribute
 			if r.Changes[i].Op == ldapwire.ChangeDelete {
-				continue
+				a = &ldapwire.Attribute{Type: a.Type}
 			}
-			if err := x.hashPasswords(w, &r.Changes[i].Attribute); err != nil {
+			if err := x.secretAttribute(w, a, n); err != nil {
 				return nil, nil, err
 			}
 		}
-		return &dirstore.Modify{DN: r.DN, Changes: r.Changes}, r.DN, x.writable(r.DN)
+		norm, err := x.writable(r.DN)
+		if err == nil {
+			err = x.checkSecret(w, norm, n)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return &dirstore.Modify{DN: r.DN, Changes: r.Changes, Adjust: x.adjustModify(norm, n)}, r.DN, nil
 	case ldapwire.OpDelRequest:
-		return &dirstore.Delete{DN: m.Body, Tree: w.ctl.tree}, m.Body, x.writable(m.Body)
+		_, err := x.writable(m.Body)
+		return &dirstore.Delete{DN: m.Body, Tree: w.ctl.tree}, m.Body, err
 	}
 	var r ldapwire.ModifyDN
 	if err := r.Parse(m.Body); err != nil {
 		return nil, nil, err
 	}
+	_, err := x.writable(r.DN)
 	return &dirstore.Rename{DN: r.DN, NewRDN: r.NewRDN, DeleteOldRDN: r.DeleteOldRDN,
-		HasNewSuperior: r.HasNewSuperior, NewSuperior: r.NewSuperior}, r.DN, x.writable(r.DN)
+		HasNewSuperior: r.HasNewSuperior, NewSuperior: r.NewSuperior}, r.DN, err
 }
 
 // mayModify asks the rights of an identity that may not write everything, before any work is done for it.
@@ -176,37 +192,14 @@ func (x *session) mayAdd(r *ldapwire.Add) error {
 	return nil
 }
 
-// writable refuses updates of what is no entry of the store.
-func (x *session) writable(dn []byte) error {
+// writable refuses updates of what is no entry of the store, and gives the normal form of the name.
+func (x *session) writable(dn []byte) ([]byte, error) {
 	norm, err := x.s.opt.Store.CheckDN(dn)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(norm) == 0 || bytes.Equal(norm, []byte(dirstore.SubschemaDN)) {
-		return ldapwire.Errorf(ldapwire.UnwillingToPerform, "this entry is the server's own")
+		return nil, ldapwire.Errorf(ldapwire.UnwillingToPerform, "this entry is the server's own")
 	}
-	return nil
-}
-
-// hashPasswords puts the hash in the place of a password given in clear.
-func (x *session) hashPasswords(w *work, a *ldapwire.Attribute) error {
-	d, err := x.s.opt.Store.Schema().Describe(a.Type)
-	if err != nil || !dirstore.Secret(d.Type) {
-		return nil // the store will say what is wrong with it
-	}
-	for i, v := range a.Values {
-		if len(v) == 0 || IsHashed(v) {
-			continue
-		}
-		if len(v) > maxPassword {
-			return ldapwire.Errorf(ldapwire.ConstraintViolation, "a password of more than %d octets", maxPassword)
-		}
-		if err := x.pause(w); err != nil {
-			return err
-		}
-		if a.Values[i], err = x.s.opt.Passwords.Hash(context.Background(), v); err != nil {
-			return err
-		}
-	}
-	return nil
+	return norm, nil
 }

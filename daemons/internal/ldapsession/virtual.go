@@ -36,6 +36,7 @@ func (s *Server) makeVirtualEntries() (err error) {
 		one("supportedFeatures", ldapwire.OIDAllOpAttrs, ldapwire.OIDTrueFalseFilters, ldapwire.OIDIncrement, ldapwire.OIDObjectClassAttrs,
 			ldapwire.OIDLanguageTags, ldapwire.OIDLanguageRanges),
 		one("supportedLDAPVersion", "3"),
+		one("supportedSASLMechanisms", "EXTERNAL"), // each connection sees its own (rootDSE)
 		one("vendorName", "Shoal"),
 	}
 	if s.opt.Vendor != "" {
@@ -74,6 +75,26 @@ func (s *Server) SetRootDSE(more []ldapwire.Attribute) error {
 	}
 	s.rootEntry.Store(e)
 	return nil
+}
+
+// rootDSE is the root DSE as this connection sees it: with the SASL mechanisms that it is offered.
+func (x *session) rootDSE(r *dirstore.Reader) (*dirstore.Found, error) {
+	e, err := r.Entry(x.s.rootEntry.Load())
+	if err != nil {
+		return nil, err
+	}
+	list := make([]ldapwire.Attribute, 0, len(e.Attributes)+1)
+	for _, a := range e.Attributes {
+		if a.Desc.String() == "supportedSASLMechanisms" {
+			continue
+		}
+		list = append(list, ldapwire.Attribute{Type: []byte(a.Desc.String()), Values: a.Values})
+	}
+	names := ldapwire.Attribute{Type: []byte("supportedSASLMechanisms")}
+	for _, m := range x.mechanisms() {
+		names.Values = append(names.Values, []byte(m))
+	}
+	return x.s.opt.Store.Detached("", append(list, names))
 }
 
 // virtualEntry gives the root DSE or the subschema subentry if the search is for it; else nil.

@@ -178,3 +178,23 @@ func Find(h *Hash, stored [][]byte) (Verifier, bool) {
 	}
 	return Verifier{}, false
 }
+
+// FakeKey writes the key of Fake, with the iterations that real verifiers have, as servers share it:
+//
+//	iterations ":" base64
+func FakeKey(key []byte, iterations int) string {
+	return strconv.Itoa(iterations) + ":" + base64.StdEncoding.EncodeToString(key)
+}
+
+// ParseFakeKey reads what FakeKey wrote. The error is ErrVerifier.
+func ParseFakeKey(text string) (key []byte, iterations int, err error) {
+	n, k, _ := strings.Cut(text, ":")
+	iterations, err = strconv.Atoi(n)
+	if err != nil || iterations < MinIterations || iterations > MaxIterations {
+		return nil, 0, ErrVerifier
+	}
+	if key, err = base64.StdEncoding.DecodeString(k); err != nil || len(key) < 16 {
+		return nil, 0, ErrVerifier
+	}
+	return key, iterations, nil
+}

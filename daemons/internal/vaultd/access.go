@@ -17,16 +17,18 @@ import (
 //	cn=<server>,ou=servers,ou=config,<suffix>     reads everything
 //	                                              and changes shoalVersion and shoalAddress of itself
 //	the same, with shoalRole vault                and gets passwords when it replicates
+//	                                              and, of every entry, keeps what was seen of failed logins
 //	the same, with shoalRole enrol                and, of other servers, sets the password and takes
 //	                                              tokens of enrolment away
 //	the same, with shoalRole box or switch        and takes values of shoalMigrating away; with the value "password" it sets
 //	                                              the account's password; adds accounts without one below a domain whose
-//	                                              shoalMigrationCreate is TRUE
+//	                                              shoalMigrationCreate is TRUE; gets authPassword where a search names it
 //	the same, with shoalRole box, switch or       and changes shoalLastLogin of any entry; webmail: and shoalTokenKey
 //	webmail                                       of itself
 //	app passwords                                 nothing: they bind, and that is all
 //	every other entry that has a password         reads and compares itself
-//	everybody                                     never reads, matches or compares userPassword
+//	everybody                                     never reads, matches or compares userPassword and pwdHistory,
+//	                                              and but for boxes and switches authPassword and shoalScramKey
 
 func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) ldapsession.Rights {
 	servers, err := s.CheckDN([]byte(serversDN(s.Suffix())))
@@ -66,10 +68,16 @@ func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) l
 			if serves && migrates(s.Schema(), changes) {
 				return true
 			}
+			if vault && all(changes, func(c *ldapwire.Change) bool {
+				return isOneOf(s.Schema(), c.Type, "pwdFailureTime", "pwdAccountLockedTime", "pwdGraceUseTime")
+			}) {
+				return true
+			}
 			rdn, below := bytes.CutSuffix(target, servers)
 			return enrol && below && !bytes.ContainsRune(rdn, ',') && all(changes, enrols(s.Schema()))
 		}
-		rights := ldapsession.Rights{ReadSelf: true, ReadAll: true, Secrets: vault, NoLimits: vault, Modify: modify}
+		rights := ldapsession.Rights{ReadSelf: true, ReadAll: true, Secrets: vault, NoLimits: vault, Modify: modify,
+			Verifiers: serves, OwnPasswords: true}
 		if serves {
 			rights.Add = func(norm []byte, list []ldapwire.Attribute) bool { return mayCreate(s, norm, list) }
 		}
@@ -119,6 +127,7 @@ func maintain(schema *dirschema.Schema) func(old, entry *dirstore.Entry) {
 	version := dirschema.Description{Type: schema.Attribute([]byte("shoalCredentialVersion"))}
 	migrating := dirschema.Description{Type: schema.Attribute([]byte("shoalMigrating"))}
 	account := schema.Class([]byte("shoalAccount"))
+	mark := markScram(schema)
 	return func(old, e *dirstore.Entry) {
 		is := false
 		for _, v := range e.Get("objectClass") {
@@ -127,6 +136,7 @@ func maintain(schema *dirschema.Schema) func(old, entry *dirstore.Entry) {
 		if !is {
 			return
 		}
+		mark(e)
 		have := e.Get(version.String())
 		if old == nil {
 			if len(have) == 0 {
@@ -134,7 +144,7 @@ func maintain(schema *dirschema.Schema) func(old, entry *dirstore.Entry) {
 			}
 			return
 		}
-		if same(old.Get("userPassword"), e.Get("userPassword")) {
+		if e.Rehashed || same(old.Get("userPassword"), e.Get("userPassword")) {
 			return
 		}
 		// Whatever password the old server knows, the account has one of its own now.

@@ -38,6 +38,11 @@ type Config struct {
 	// AllowPlain names listeners on loopback addresses where a password may be sent without TLS.
 	AllowPlain []string `hcl:"allow_plain,optional"`
 
+	// ClientCAFile is the CA of users' certificates: with one of them, an account binds by SASL EXTERNAL.
+	ClientCAFile string `hcl:"client_ca_file,optional" conf:"path" example:"/etc/shoal/clients.crt"`
+	// OperatorDN is whom the certificate of an operator stands for in SASL EXTERNAL; empty: nobody.
+	OperatorDN string `hcl:"operator_dn,optional" conf:"dn" example:"cn=admin,o=shoal"`
+
 	Root      Root            `hcl:"root,block"`
 	Database  Database        `hcl:"database,block"`
 	Listeners []conf.Listener `hcl:"listener,block"`
@@ -47,6 +52,16 @@ type Config struct {
 	Shadow   *Shadow  `hcl:"shadow,block"`
 	Limits   Limits   `hcl:"limits,block"`
 	Password Password `hcl:"password,block"`
+	// Ldapi is a socket for programs of this machine.
+	Ldapi *Ldapi `hcl:"ldapi,block"`
+}
+
+// Ldapi is a Unix socket, where SASL EXTERNAL knows the user of the program at the other end.
+type Ldapi struct {
+	// Path is where the socket is made.
+	Path string `hcl:"path" conf:"path" example:"/run/shoal/ldapi"`
+	// RootUsers are the users of the machine who are the root DN; none stand for root.
+	RootUsers []string `hcl:"root_users,optional"`
 }
 
 // Root is the identity that may write.
@@ -126,6 +141,17 @@ type Password struct {
 	// many wait for a worker before a bind is answered "busy".
 	Workers int `hcl:"workers,optional" default:"0" max:"1024"`
 	Queue   int `hcl:"queue,optional" default:"512" min:"1" max:"100000"`
+	// ScramIterations is the cost of the SCRAM verifiers that are stored beside a password; ScramSHA1 makes one for
+	// SCRAM-SHA-1 beside that for SCRAM-SHA-256.
+	ScramIterations int  `hcl:"scram_iterations,optional" default:"10000" min:"4096" max:"1000000"`
+	ScramSHA1       bool `hcl:"scram_sha1,optional" default:"true"`
+	// Policy is the entry of class pwdPolicy for all who have none nearer; an empty one stands for
+	// cn=default,ou=policies,ou=config under the suffix. Where it is not there, MinLength is what is asked of a
+	// password that a user chooses.
+	Policy    string `hcl:"policy,optional" conf:"dn"`
+	MinLength int    `hcl:"min_length,optional" default:"8" max:"256"`
+	// StateInterval is how often what was seen of failed logins is written, or told to the master by a shadow.
+	StateInterval time.Duration `hcl:"state_interval,optional" default:"5s" min:"100ms" max:"5m"`
 }
 
 // RootDN is Root.DN or its default.
@@ -134,6 +160,14 @@ func (c *Config) RootDN() string {
 		return c.Root.DN
 	}
 	return "cn=admin," + c.Suffix
+}
+
+// PolicyDN is Password.Policy or its default.
+func (c *Config) PolicyDN() string {
+	if c.Password.Policy != "" {
+		return c.Password.Policy
+	}
+	return "cn=default,ou=policies,ou=config," + c.Suffix
 }
 
 // ShadowDN is Shadow.BindDN or its default.

@@ -45,6 +45,7 @@ type daemon struct {
 	ldaps  string
 	manage string
 	exited chan error
+	ca     *pki.CA
 }
 
 // output collects what a daemon writes, and lets a test wait for it.
@@ -78,6 +79,7 @@ func newDaemon(t testing.TB, extra string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.ca = ca
 	k, err := ca.Issue(pki.Request{Role: pki.RoleVault, Name: "vault1", Hosts: []string{"127.0.0.1", "localhost"}})
 	if err != nil {
 		t.Fatal(err)
@@ -99,6 +101,7 @@ database { path = "db" }
 password {
   memory = "64 KiB"
   passes = 1
+  state_interval = "100ms"
 }
 listener "ldap" { address = %q }
 listener "ldaps" {

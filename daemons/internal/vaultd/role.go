@@ -129,8 +129,10 @@ func (v *vault) act() {
 	switch g := v.state(); {
 	case g.Mode == replica.ModeMaster:
 		v.acting.Go(func() { v.lookOut(ctx) })
+		v.acting.Go(func() { v.prepareScram(ctx, v.config) })
 	case g.Mode == replica.ModeShadow && v.replica != nil:
 		v.acting.Go(func() { _ = v.replica.Run(ctx) }) // it ends with ctx, without an error
+		v.acting.Go(func() { v.link.run(ctx) })
 	}
 }
 

@@ -1,7 +1,9 @@
 package vaultd
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapsession"
 	"shoal/daemons/internal/ldapwire"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/replica"
@@ -31,6 +34,8 @@ func (v *vault) openReplica(c *Config) error {
 		return err
 	}
 	v.verify = verify
+	v.link = newLink(s, c.ShadowDN(), verify, v.masterURIs, v.env.Log.Warn)
+	v.undo = append(v.undo, v.link.close)
 	v.replica, err = replica.New(replica.Options{
 		Store: v.store, Providers: s.Provider, TLS: verify, BindDN: c.ShadowDN(),
 		Password: func() (string, error) {
@@ -172,5 +177,37 @@ func (v *vault) shadowStatus(status map[string]any) {
 	status["last_contact"] = "never"
 	if !s.LastContact.IsZero() {
 		status["last_contact"] = s.LastContact.UTC().Format(time.RFC3339)
+	}
+}
+
+// masterURIs are where this vault speaks to the master itself.
+func (v *vault) masterURIs() []string {
+	if s := v.config.Shadow; s != nil && v.state().Epoch == 0 {
+		return s.Provider
+	}
+	return v.refer()
+}
+
+// errNoLink says that there is no way to tell the master.
+var errNoLink = errors.New("this vault is not the master and has no block shadow: there is no password to tell the master with")
+
+// report writes what was seen of failed logins, or tells the master.
+func (v *vault) report(ctx context.Context, list []ldapsession.StateChange) error {
+	switch {
+	case len(v.refer()) == 0:
+		if err := v.gate(ctx, false); err != nil {
+			return err
+		}
+		return ldapsession.Report(v.store, v.rootDN)(ctx, list)
+	case v.link == nil:
+		return errNoLink
+	}
+	return v.link.report(ctx, list)
+}
+
+// forward lets the master see a password that is stored in an older form.
+func (v *vault) forward(dn string, password []byte) {
+	if v.link != nil {
+		v.link.forward(dn, password)
 	}
 }

@@ -63,7 +63,9 @@ type vault struct {
 	replacing sync.Mutex // held by an import or a restore of the control API
 	indexes   []string   // of the configuration in force
 	config    *Config
-	name      string // of this server
+	clientCA  *pki.ClientCA // nil: users have no certificates
+	link      *link         // to the master; nil without a block shadow
+	name      string        // of this server
 	rootDN    string
 	replica   *replica.Replica // nil without a block shadow
 	verify    *tls.Config      // of other vaults; nil where there is nothing to verify them with
@@ -124,6 +126,13 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 		v.listeners = append(v.listeners, listening{n, ldapsession.Listening{
 			Name: l.Name, TLS: l.TLS, AllowPlain: slices.Contains(c.AllowPlain, l.Name)}})
 	}
+	if c.Ldapi != nil {
+		n, err := c.Ldapi.listen()
+		if err != nil {
+			return nil, err
+		}
+		v.listeners = append(v.listeners, listening{n, ldapsession.Listening{Name: "ldapi", Local: true, AllowPlain: true}})
+	}
 	return v, nil
 }
 
@@ -164,6 +173,7 @@ func (v *vault) openServer(c *Config) error {
 	v.passwords = ldapsession.NewPasswords(ldapsession.PasswordParameters{
 		Memory: int(c.Password.Memory >> 10), Passes: c.Password.Passes, Threads: c.Password.Threads,
 	}, c.Password.Workers, c.Password.Queue)
+	v.passwords.Scram(c.Password.ScramIterations, c.Password.scramHashes()...)
 	v.env.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shoal_vault_passwords_waiting",
 		Help: "Passwords that are being hashed or verified, or wait for it."}, func() float64 { return float64(v.passwords.Waiting()) }))
 	o := ldapsession.Options{
@@ -171,11 +181,24 @@ func (v *vault) openServer(c *Config) error {
 		Rights: rights(v.store), Limits: c.Limits.session(), Vendor: kit.Version,
 		Clock: v.env.Clock, Log: v.env.Log, Metrics: v.env.Metrics,
 	}
+	if o.SASL, err = v.sasl(c); err != nil {
+		return err
+	}
+	o.PolicyDN, o.ReportInterval = c.PolicyDN(), c.Password.StateInterval
+	o.Policy = &ldapsession.Policy{Quality: 1, MinLength: c.Password.MinLength}
 	if v.tls != nil {
 		o.TLS = v.tls.TLS()
+		if v.clientCA != nil {
+			v.clientCA.Ask(o.TLS)
+		}
+		if o.SASL.Certificate != nil {
+			o.TLS.ClientAuth = tls.RequestClientCert
+			o.TLS.ClientCAs = nil // certificates of the internal CA are asked for too
+		}
 	}
 	o.Refer, o.Gate, o.Ready = v.refer, v.gate, v.readyToAnswer
 	o.Extensions = map[string]ldapsession.Extension{ldapwire.OIDLease: v.renewal}
+	o.Report, o.Forward = v.report, v.forward
 	if v.server, err = ldapsession.New(o); err != nil {
 		return err
 	}
@@ -243,6 +266,11 @@ func (v *vault) Reload(_ context.Context, c kit.Config) error {
 			return err
 		}
 		v.indexes = n.Database.Indexes
+	}
+	if v.clientCA != nil {
+		if err := v.clientCA.Reload(); err != nil {
+			return err
+		}
 	}
 	v.server.SetLimits(n.Limits.session())
 	v.server.SetRootPassword(string(password))

@@ -1,0 +1,220 @@
+package ldapsession
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"shoal/daemons/internal/dirschema"
+	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/ldapwire"
+)
+
+// newSecret is what one update does to the password of an entry.
+type newSecret struct {
+	touched   bool // userPassword is among what it changes
+	given     bool // and so is authPassword: then that is stored as it is
+	clear     [][]byte
+	verifiers [][]byte
+}
+
+// secretAttribute puts the hash in the place of a password given in clear, and collects what goes with it.
+func (x *session) secretAttribute(w *work, a *ldapwire.Attribute, n *newSecret) error {
+	schema := x.s.opt.Store.Schema()
+	d, err := schema.Describe(a.Type)
+	if err != nil {
+		return nil // the store will say what is wrong with it
+	}
+	switch d.Type {
+	case schema.Attribute([]byte("authPassword")):
+		n.given = true
+		return nil
+	case schema.Attribute([]byte("userPassword")):
+	default:
+		return nil
+	}
+	n.touched = true
+	for i, v := range a.Values {
+		if len(v) == 0 || IsHashed(v) {
+			continue
+		}
+		if len(v) > maxPassword {
+			return ldapwire.Errorf(ldapwire.ConstraintViolation, "a password of more than %d octets", maxPassword)
+		}
+		if err := x.pause(w); err != nil {
+			return err
+		}
+		n.clear = append(n.clear, v)
+		if a.Values[i], n.verifiers, err = x.s.opt.Passwords.Hash(context.Background(), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSecret asks the policy about the passwords in clear of an update of the entry named norm. Who writes everything
+// is not asked: an administrator may give any password.
+func (x *session) checkSecret(w *work, norm []byte, n *newSecret) error {
+	if !n.touched || x.who.root || x.who.rights.OwnPasswords {
+		return nil
+	}
+	r, err := x.read(w)
+	if err != nil {
+		return err
+	}
+	f, ok := x.s.entryOf(r, norm)
+	if !ok {
+		return nil // the store will say so
+	}
+	dn, err := r.DN(nil, &f)
+	if err != nil {
+		return err
+	}
+	st := x.s.standing(r, &f, string(dn), norm)
+	names, history := namesOf(r, &f), historyOf(r, &f, st.policy)
+	own := bytes.Equal(norm, x.who.norm)
+	for _, v := range n.clear {
+		if err := st.policy.checkChange(st, own, v, names, x.s.opt.Clock.Now()); err != nil {
+			return err
+		}
+		if len(history) == 0 {
+			continue
+		}
+		if err := x.pause(w); err != nil {
+			return err
+		}
+		used, err := x.s.opt.Passwords.Verify(context.Background(), history, v)
+		if err != nil {
+			return err
+		}
+		if used {
+			return refusePolicy(ldapwire.ConstraintViolation, ldapwire.PasswordInHistory, "a password that was used before")
+		}
+	}
+	return nil
+}
+
+// adjustAdd completes an entry that is added.
+func (x *session) adjustAdd(norm []byte, n *newSecret) func(*dirstore.Entry) {
+	s := x.s
+	policy := s.policyFor(norm)
+	return func(e *dirstore.Entry) {
+		if n.touched && !n.given {
+			s.set(e, "authPassword", n.verifiers...)
+		}
+		if n.touched && policy != nil && policy.entry {
+			s.set(e, "pwdChangedTime", []byte(s.opt.Clock.Now().UTC().Format(policyTime)))
+			if policy.MustChange {
+				s.set(e, "pwdReset", []byte("TRUE"))
+			}
+		}
+	}
+}
+
+// policyFor is the policy of an entry that need not be there yet.
+func (s *Server) policyFor(norm []byte) *Policy {
+	r, err := s.opt.Store.Read()
+	if err != nil {
+		return nil
+	}
+	defer r.Close()
+	if f, ok := s.entryOf(r, norm); ok {
+		return s.policyOf(r, &f, norm)
+	}
+	return s.policyOf(r, s.rootEntry.Load(), norm)
+}
+
+// adjustModify completes an entry whose password changes: the old verifiers go, whatever the new password is, and the
+// state of the policy begins anew.
+func (x *session) adjustModify(norm []byte, n *newSecret) func(old, e *dirstore.Entry) error {
+	if !n.touched {
+		return nil
+	}
+	s, own := x.s, bytes.Equal(norm, x.who.norm) || x.who.rights.OwnPasswords
+	policy := s.policyFor(norm)
+	s.failures.forget(norm)
+	return func(old, e *dirstore.Entry) error {
+		before := old.Get("userPassword")
+		if slices.EqualFunc(before, e.Get("userPassword"), bytes.Equal) {
+			return nil
+		}
+		if !n.given {
+			s.set(e, "authPassword", n.verifiers...)
+		}
+		s.renew(old, e, policy, own)
+		return nil
+	}
+}
+
+// renew is what a change of the password does to the state of the policy (§7.6, §8.2.7).
+func (s *Server) renew(old, e *dirstore.Entry, policy *Policy, own bool) {
+	for _, name := range []string{"pwdFailureTime", "pwdGraceUseTime", "pwdReset", "pwdAccountLockedTime"} {
+		s.set(e, name)
+	}
+	if policy == nil || !policy.entry {
+		return
+	}
+	now := s.opt.Clock.Now()
+	s.set(e, "pwdChangedTime", []byte(now.UTC().Format(policyTime)))
+	if !own && policy.MustChange {
+		s.set(e, "pwdReset", []byte("TRUE"))
+	}
+	history := slices.Clone(e.Get("pwdHistory"))
+	for i, v := range old.Get("userPassword") {
+		history = append(history, historyValue(now.Add(time.Duration(i)*time.Microsecond), v))
+	}
+	slices.SortFunc(history, bytes.Compare)
+	s.set(e, "pwdHistory", history[max(0, len(history)-policy.InHistory):]...)
+}
+
+func (s *Server) set(e *dirstore.Entry, name string, values ...[]byte) {
+	e.Set(dirschema.Description{Type: s.opt.Store.Schema().Attribute([]byte(name))}, values...)
+}
+
+// modernize puts a password that was just found right, but is stored in an older form, in the form of today: argon2id
+// and SCRAM verifiers. On a shadow the master is asked to, by logging in there. Nothing waits for it.
+func (x *session) modernize(who *found, password []byte) {
+	s := x.s
+	password = bytes.Clone(password)
+	if len(s.refer()) > 0 {
+		if s.opt.Forward != nil {
+			s.opt.Forward(who.id.dn, password)
+		}
+		return
+	}
+	select {
+	case s.upgrading <- struct{}{}:
+	default:
+		return // another time
+	}
+	was := who.matched
+	s.background.Go(func() {
+		defer func() { <-s.upgrading }()
+		if s.opt.Gate != nil && s.opt.Gate(context.Background(), false) != nil {
+			return // no updates now: another time
+		}
+		stored, verifiers, err := s.opt.Passwords.Hash(context.Background(), password)
+		if err != nil {
+			return // the pool is busy: another time
+		}
+		write := &dirstore.Write{By: s.opt.RootDN, Op: &dirstore.Modify{DN: []byte(who.id.dn), Adjust: func(_, e *dirstore.Entry) error {
+			values := slices.Clone(e.Get("userPassword"))
+			i := slices.IndexFunc(values, func(v []byte) bool { return bytes.Equal(v, was) })
+			if i < 0 {
+				return ldapwire.Errorf(ldapwire.NoSuchAttribute, "the password was changed meanwhile")
+			}
+			values[i] = stored
+			s.set(e, "userPassword", values...)
+			s.set(e, "authPassword", verifiers...)
+			e.Rehashed = true
+			return nil
+		}}}
+		s.opt.Store.Submit(write)
+		if err := write.Wait(); err != nil {
+			s.opt.Log.Warn("a password could not be stored in the form of today", "entry", who.id.dn, "error", err)
+			return
+		}
+		s.metrics.upgraded.Inc()
+	})
+}
