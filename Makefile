@@ -69,6 +69,11 @@ test-nfs: ## The store on real NFS: several kernels on this machine (root; about
 	@scripts/install-deps nfs
 	@scripts/test nfs
 
+.PHONY: test-ldap-load
+test-ldap-load: build ## OpenLDAP's own load clients against vaultd; builds them from Debian's source first (three minutes)
+	@scripts/install-deps slapd
+	@scripts/ldap-load-clients
+
 .PHONY: model
 model: ## The store's protocol as models, every interleaving searched by spin (one minute)
 	@scripts/install-deps model
