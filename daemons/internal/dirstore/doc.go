@@ -36,6 +36,6 @@
 // Secret attributes (userPassword) are never matched by a filter and are left out of results unless
 // the caller asks for a replica's view.
 //
-// Left out on purpose: who may do what (the session's), aliases (stored, not followed), knowledge of
+// Left out on purpose: who may do what (the session's), knowledge of
 // the protocol beyond the encoded form of attributes.
 package dirstore

@@ -17,6 +17,6 @@
 //
 // Between requests a connection holds a goroutine and a small struct, and no buffers.
 //
-// Left out on purpose: aliases are returned, never followed (derefAliases is accepted); SASL; who may
+// Left out on purpose: contexts of paged, sorted and windowed searches, each of which is made anew (sort.go); who may
 // do what, which the caller decides by Options.Rights.
 package ldapsession
