@@ -1,14 +1,43 @@
 package boxd
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestGCPercent(t *testing.T) {
 	for _, c := range []struct {
 		live uint64
+		busy bool
 		want int
-	}{{0, 300}, {1 << 20, 300}, {3 << 20, 100}, {8 << 20, 37}, {9 << 20, 33}, {1 << 40, 33}} {
-		if got := gcPercent(c.live); got != c.want {
-			t.Errorf("%d bytes: %d %%, want %d", c.live, got, c.want)
+	}{
+		{0, false, 300}, {1 << 20, false, 300}, {3 << 20, false, 100}, {8 << 20, false, 37}, {9 << 20, false, 33}, {1 << 40, false, 33},
+		{0, true, 2400}, {8 << 20, true, 300}, {72 << 20, true, 33}, {1 << 40, true, 33},
+	} {
+		if got := gcPercent(c.live, c.busy); got != c.want {
+			t.Errorf("%d bytes, busy %v: %d %%, want %d", c.live, c.busy, got, c.want)
 		}
+	}
+}
+
+// Collections that follow each other at once make a box busy; those with a second between them do not.
+func TestBusyBox(t *testing.T) {
+	p := &pacer{set: garbagePercent}
+	now := time.Now()
+	for range 3 {
+		now = now.Add(time.Second)
+		p.collected(2<<20, now)
+	}
+	if p.busy {
+		t.Error("a collection a second makes a box busy")
+	}
+	p.collected(2<<20, now.Add(busyEvery/2))
+	if !p.busy || p.set != 1200 {
+		t.Errorf("busy %v, %d %%", p.busy, p.set)
+	}
+	p.last = now.Add(-time.Hour)
+	p.rest()
+	if p.busy || p.set != 150 {
+		t.Errorf("after a rest: busy %v, %d %%", p.busy, p.set)
 	}
 }

@@ -60,6 +60,8 @@ func (s *Store) Deliver(ctx context.Context, m *Staged, targets []Target) []Resu
 }
 
 func (s *Store) deliverOne(ctx context.Context, m *Staged, t *Target) Result {
+	t.Account.vol.flusher.delivering.Add(1)
+	defer t.Account.vol.flusher.delivering.Add(-1)
 	var r Result
 	for try := 0; ; try++ {
 		box, err := t.Account.target(ctx, t.Mailbox, try > 0)

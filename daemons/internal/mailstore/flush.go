@@ -1,6 +1,10 @@
 package mailstore
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // What makes a change durable differs with the volume:
 //
@@ -13,63 +17,93 @@ import "sync"
 //
 // The single flush rests on how those two work and on crash images of them (tests/powercut), not on POSIX.
 
-// flusher groups those who wait for the journal of a volume. Whoever comes first flushes alone; those who come
+// flusher groups those who wait for the journal of a volume. Whoever comes first flushes; those who come
 // meanwhile form the next group, of which one flushes for all. A group's flush must touch something that was changed
 // after all its members: a directory of the volume whose times are set then.
+//
+// Whoever would flush alone while other deliveries are on their way waits for one of them, for as long as a quarter of a flush: one
+// flush for two is sooner done than two, when flushes are what all wait for.
 type flusher struct {
-	mu   sync.Mutex
-	busy bool
-	next *flushGroup
+	mu         sync.Mutex
+	busy       bool
+	next       *flushGroup
+	inside     int32         // how many wait here
+	took       time.Duration // of late, for a flush
+	delivering atomic.Int32  // deliveries under way, wherever they are
 }
 
 type flushGroup struct {
 	members int
 	lead    chan struct{} // a member that gets this flushes for all
+	joined  chan struct{} // there is a second member
 	done    chan struct{}
 	err     error
 }
+
+// longestWait bounds what a flush waits for company, however slow the disk is.
+const longestWait = 2 * time.Millisecond
 
 // flush makes what the caller changed in dir durable, and all that came before it on the volume.
 func (v *volume) flush(dir string) error {
 	f := &v.flusher
 	f.mu.Lock()
-	if !f.busy {
-		f.busy = true
-		f.mu.Unlock()
-		v.store.metrics.flushes.Inc()
-		err := v.fs.SyncDir(dir)
-		f.mu.Lock()
-		f.pass()
-		f.mu.Unlock()
-		return err
-	}
+	f.inside++
 	g := f.next
 	if g == nil {
-		g = &flushGroup{lead: make(chan struct{}, 1), done: make(chan struct{})}
+		g = &flushGroup{lead: make(chan struct{}, 1), joined: make(chan struct{}, 1), done: make(chan struct{})}
 		f.next = g
 	}
 	g.members++
+	if g.members == 2 {
+		g.joined <- struct{}{}
+	}
+	if !f.busy {
+		f.busy = true
+		g.lead <- struct{}{}
+	}
 	f.mu.Unlock()
 	select {
 	case <-g.done:
 		return g.err
 	case <-g.lead:
 	}
+	f.company(g)
 	f.mu.Lock()
 	f.next = nil // who comes from here on is not covered
 	members := g.members
 	f.mu.Unlock()
 	v.store.metrics.flushes.Inc()
+	began := v.clk.Boot()
 	if members == 1 {
 		g.err = v.fs.SyncDir(dir)
 	} else {
 		g.err = v.fs.SyncJournal(v.root + "/" + dirRuns)
 	}
+	took := v.clk.Boot() - began
 	close(g.done)
 	f.mu.Lock()
+	f.inside -= int32(members)
+	f.took += (took - f.took) / 8
 	f.pass()
 	f.mu.Unlock()
 	return g.err
+}
+
+// company waits for a second member of the group, if there is one to be expected.
+func (f *flusher) company(g *flushGroup) {
+	f.mu.Lock()
+	wait := min(f.took/4, longestWait)
+	alone := g.members == 1 && f.delivering.Load() > f.inside
+	f.mu.Unlock()
+	if !alone || wait < 20*time.Microsecond { // shorter than a timer is exact
+		return
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-g.joined:
+	case <-t.C:
+	}
 }
 
 // pass lets the next group go, if there is one. The caller holds mu.
