@@ -15,8 +15,6 @@ import (
 	"shoal/daemons/internal/token"
 )
 
-const aliceDN = "uid=alice,associatedDomain=example.test,ou=domains,o=shoal"
-
 // addApp gives alice an app password and returns it as it is shown.
 func (f *fake) addApp(scopes ...string) (*dirclient.AppPassword, string) {
 	id, secret, shown := NewAppPassword()

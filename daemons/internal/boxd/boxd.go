@@ -246,8 +246,8 @@ func (b *box) buildSessions(c *Config) (err error) {
 		Hostname: b.env.Server, Store: b.store, Accounts: b.dir,
 		TLS:             b.env.Creds.ServerTLS(pki.RoleSwitch, pki.RoleOperator),
 		MaxMessageBytes: int64(c.LMTP.MaxMessage), MaxRecipients: c.LMTP.MaxRecipients, ReadTimeout: c.LMTP.ReadTimeout,
-		Filter:         scripts,
-		Domains:        b.dir, Separators: c.Sieve.Separators,
+		Filter:  scripts,
+		Domains: b.dir, Separators: c.Sieve.Separators,
 		MaxConnections: connections, DeferOverQuota: c.LMTP.OverQuota == "defer", DuplicateWindow: duplicates,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	})

@@ -48,7 +48,7 @@ func TestRecords(t *testing.T) {
 		t.Fatalf("%d records instead of %d", len(all), len(want))
 	}
 	for i := range want {
-		if want[i].Attributes != nil && len(want[i].Attributes) > 3 {
+		if len(want[i].Attributes) > 3 {
 			want[i].Attributes[3].Values = [][]byte{{}}
 		}
 		if !reflect.DeepEqual(all[i], want[i]) {
