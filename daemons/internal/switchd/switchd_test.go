@@ -226,7 +226,7 @@ func TestConfigMistakes(t *testing.T) {
 		{s.head(pki.RoleSwitch, "switch1"), "server { name = \"switch1\" }\n" + s.head(pki.RoleSwitch, "switch1")[strings.Index(s.head(pki.RoleSwitch, "switch1"), "public_tls"):], "no identity block"},
 		{"  bind_dn       = \"cn=switch1,ou=servers,ou=config,o=shoal\"\n  password_file = \"secret\"\n", "", "bind_dn = \\\"cn=switch1,ou=servers,ou=config,o=shoal\\\""},
 		{"listener \"smtp\" { address = \"127.0.0.1:2525\" }\n", "", "no listener block"},
-		{"listener \"smtp\"", "listener \"imap\"", "switchd serves smtp, submission, submissions and relay"},
+		{"listener \"smtp\"", "listener \"imap\"", "switchd serves smtp, submission, submissions, relay and hint"},
 		{"listener \"smtp\"", "listener \"submissions\"", "tls = true"},
 		{"{ address = \"127.0.0.1:2525\" }", "{\n address = \"127.0.0.1:2525\"\n tls = true\n}", "STARTTLS"},
 		{"public_tls {\n  cert_file = \"public.crt\"\n  key_file  = \"public.key\"\n}\ndirectory", "directory", ""},
