@@ -69,10 +69,6 @@ type Options struct {
 	Lease func(stamp string) (value string, ok bool)
 	// Renew is how often; needed with Lease.
 	Renew time.Duration
-	// Base and Attributes, if set, are the part of the directory that is copied: a subtree, and the attributes of its
-	// entries beside those that every entry needs.
-	Base       string
-	Attributes []string
 }
 
 // Provider is what a server says of itself, by its root DSE and its suffix entry.

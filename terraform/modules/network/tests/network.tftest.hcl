@@ -31,7 +31,7 @@ run "a_new_member_moves_no_other" {
     }
   }
   assert {
-    condition     = output.members["box2"].ipv4 == run.addresses_by_role_and_number.members["box2"].ipv4
+    condition     = output.members["box2"].ipv4 == "10.20.3.2"
     error_message = "box2 moved."
   }
 }

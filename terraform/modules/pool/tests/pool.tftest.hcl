@@ -36,8 +36,8 @@ run "a_third_one" {
     }
   }
   assert {
-    condition     = length(shoal_server.this) == 3 && shoal_server.this["box1"].id == run.every_member_in_every_pool.ids["box1"]
-    error_message = "The others were touched."
+    condition     = length(shoal_server.this) == 3 && length(shoal_lb_member.this) == 3 * 2 * 2
+    error_message = "There are ${length(shoal_lb_member.this)} members."
   }
 }
 
