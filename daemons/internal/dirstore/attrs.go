@@ -40,13 +40,15 @@ func (t *attrTable) with(d dirschema.Description) *attrTable {
 	return n
 }
 
+const userPassword = "2.5.4.35"
+
 // secrets are the types whose values are never shown or compared; the value tells whether they are verifiers, which
 // servers that log users in may get.
 var secrets = map[string]bool{
-	"2.5.4.35":                   false, // userPassword
-	"1.3.6.1.4.1.42.2.27.8.1.20": false, // pwdHistory
-	"1.3.6.1.4.1.4203.1.3.4":     true,  // authPassword
-	"2.25.24322987064403074951861717892443018913.1.31": true, // shoalScramKey
+	userPassword:                                       false,
+	"1.3.6.1.4.1.42.2.27.8.1.20":                       false, // pwdHistory
+	"1.3.6.1.4.1.4203.1.3.4":                           true,  // authPassword
+	"2.25.24322987064403074951861717892443018913.1.31": true,  // shoalScramKey
 }
 
 // classOf decides by type: passwords are secret, whatever their options.

@@ -201,7 +201,7 @@ func (in *importing) add(rec *ldif.Record) error {
 			if err := s.schema.Check(a.Desc.Type, v); err != nil {
 				return err
 			}
-			if classOf(a.Desc.Type) == secretAttr && !bytes.HasPrefix(v, []byte("{")) {
+			if a.Desc.Type.OID == userPassword && !bytes.HasPrefix(v, []byte("{")) {
 				return errPlainPassword
 			}
 		}
