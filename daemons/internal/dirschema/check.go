@@ -1,6 +1,9 @@
 package dirschema
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // ViolationKind says which rule of the schema a request breaks.
 type ViolationKind uint8
@@ -99,27 +102,23 @@ func (c *Classes) Check(types []*AttributeType, has func(*AttributeType) bool) e
 			}
 		}
 	}
-	if c.extensible {
-		return nil
-	}
-next:
 	for _, a := range types {
-		if a.Operational() {
-			continue
+		if !c.Allows(a) {
+			return violation(ObjectClassViolation, "attribute %s is not allowed by the object classes", a.Name())
 		}
-		for _, oc := range c.all {
-			for _, b := range oc.Must {
-				if a == b {
-					continue next
-				}
-			}
-			for _, b := range oc.May {
-				if a == b {
-					continue next
-				}
-			}
-		}
-		return violation(ObjectClassViolation, "attribute %s is not allowed by the object classes", a.Name())
 	}
 	return nil
+}
+
+// Allows reports whether an entry of these classes may have the attribute.
+func (c *Classes) Allows(a *AttributeType) bool {
+	if c.extensible || a.Operational() {
+		return true
+	}
+	for _, oc := range c.all {
+		if slices.Contains(oc.Must, a) || slices.Contains(oc.May, a) {
+			return true
+		}
+	}
+	return false
 }

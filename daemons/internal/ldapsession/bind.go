@@ -130,7 +130,7 @@ func (x *session) checkPassword(w *work, norm, password []byte, out *bound) erro
 		return x.wrong(who, out)
 	}
 	who.matched = stored[i]
-	if !who.root && !x.s.opt.Passwords.current(who.matched, who.verifiers) {
+	if !who.root && !x.s.opt.Passwords.current(who.matched, who.verifiers, who.place) {
 		x.modernize(who, password)
 	}
 	return x.right(who, out)
@@ -185,6 +185,7 @@ type found struct {
 	root      bool
 	matched   []byte   // the stored password that it was
 	verifiers [][]byte // authPassword
+	place     bool     // the entry may have them
 	standing  *standing
 }
 
@@ -228,6 +229,12 @@ func (x *session) candidate(w *work, norm []byte) ([][]byte, *found, error) {
 	who.standing = x.s.standing(r, &f, who.id.dn, norm)
 	stored := passwordValues(r, &f, "userPassword", IsHashed)
 	who.verifiers = passwordValues(r, &f, "authPassword", func([]byte) bool { return true })
+	var classes [][]byte
+	r.Values(&f, "objectClass", func(v []byte) bool {
+		classes = append(classes, v)
+		return true
+	})
+	who.place = x.s.takesVerifiers(classes)
 	return stored, who, nil
 }
 

@@ -42,7 +42,7 @@ type tracked struct {
 	failures []time.Time // since cleared, told or not
 	locked   time.Time
 	cleared  time.Time
-	grace    []time.Time
+	grace    []time.Time // told or not
 	pending  StateChange
 	dirty    bool
 	told     time.Time // when the directory had all of it
@@ -111,14 +111,19 @@ func (t *tracker) locked(st *standing, now time.Time) bool {
 	return here.isLocked(now)
 }
 
-// graceUsed is how many grace logins the directory does not know of yet.
+// graceUsed is how many grace logins there were, by what the directory or this server knows.
 func (t *tracker) graceUsed(st *standing) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	all := st.grace
 	if e := t.m[st.norm]; e != nil {
-		return len(e.grace)
+		all = append(slices.Clone(all), e.grace...)
 	}
-	return 0
+	seen := map[int64]bool{}
+	for _, at := range all {
+		seen[at.UnixMicro()] = true
+	}
+	return len(seen)
 }
 
 // fail counts a wrong password, and tells whether it locks the account.
@@ -136,15 +141,15 @@ func (t *tracker) fail(st *standing, now time.Time) (locked bool) {
 	e.pending.Failures = e.pending.Failures[max(0, len(e.pending.Failures)-maxRecorded):]
 	e.dirty = true
 	seen := map[int64]bool{}
-	for _, f := range append(slices.Clone(st.failures), e.failures...) {
-		since := e.cleared
-		if p.FailureInterval > 0 && now.Add(-p.FailureInterval).After(since) {
-			since = now.Add(-p.FailureInterval)
-		}
-		if f.After(since) {
-			seen[f.UnixMicro()] = true
+	count := func(list []time.Time, since time.Time) {
+		for _, f := range list {
+			if (since.IsZero() || f.After(since)) && (p.FailureInterval == 0 || now.Sub(f) < p.FailureInterval) {
+				seen[f.UnixMicro()] = true
+			}
 		}
 	}
+	count(st.failures, e.cleared)
+	count(e.failures, time.Time{}) // they are since then
 	if len(seen) < min(p.MaxFailure, maxRecorded) {
 		return false
 	}
@@ -158,11 +163,11 @@ func (t *tracker) succeed(st *standing, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.m[st.norm]
-	if e == nil && len(st.failures) == 0 && st.locked.IsZero() {
-		return // nothing to forget, and nothing to tell
+	if e == nil && len(st.failures) == 0 {
+		return // nothing to forget, and nothing to tell: a lock that is over does no harm
 	}
 	e = t.get(st)
-	if len(e.failures) == 0 && e.locked.IsZero() && (len(st.failures) == 0 && st.locked.IsZero() || !e.cleared.IsZero()) {
+	if len(e.failures) == 0 && e.locked.IsZero() && (len(st.failures) == 0 || !e.cleared.IsZero()) {
 		return // told already, or on its way
 	}
 	e.failures, e.locked, e.cleared = nil, time.Time{}, now
@@ -253,13 +258,6 @@ func (t *tracker) flush() {
 			t.mu.Unlock()
 			return
 		}
-		t.mu.Lock()
-		for i, k := range keys {
-			if e := t.m[k]; e != nil {
-				e.grace = e.grace[min(len(batch[i].Grace), len(e.grace)):]
-			}
-		}
-		t.mu.Unlock()
 		if !more {
 			return
 		}

@@ -30,8 +30,8 @@ func (x *session) passwordModify(w *work) error {
 	if err == nil {
 		err = x.secretAttribute(w, &attribute, secret)
 	}
-	if err == nil && !made {
-		err = x.checkSecret(w, norm, secret)
+	if err == nil {
+		err = x.checkSecret(w, norm, secret, made)
 	}
 	if err != nil {
 		x.failPolicy(w, err)
@@ -43,7 +43,7 @@ func (x *session) passwordModify(w *work) error {
 	}
 	who := x.who
 	write := &dirstore.Write{By: who.dn, Op: &dirstore.Modify{DN: dn, Changes: []ldapwire.Change{{Op: ldapwire.ChangeReplace, Attribute: attribute}},
-		Adjust: x.adjustModify(norm, secret)}}
+		Adjust: x.adjustModify(norm, secret, nil)}}
 	w.closeReader()
 	x.s.opt.Store.Submit(write)
 	id, client := w.msg.ID, x.attrs()

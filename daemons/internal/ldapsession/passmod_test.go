@@ -59,3 +59,7 @@ func TestPasswordModify(t *testing.T) {
 		t.Error("without TLS")
 	}
 }
+
+func passwordRequest(old, fresh string) *ldap.PasswordModifyRequest {
+	return ldap.NewPasswordModifyRequest("", old, fresh)
+}

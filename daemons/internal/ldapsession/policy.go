@@ -40,7 +40,7 @@ type standing struct {
 	locked   time.Time // zero: not locked
 	forever  bool
 	failures []time.Time
-	grace    int
+	grace    []time.Time
 	reset    bool
 }
 
@@ -60,6 +60,9 @@ func parseTime(v string) time.Time {
 
 // policyOf finds the policy of an entry, nil for none.
 func (s *Server) policyOf(r *dirstore.Reader, f *dirstore.Found, norm []byte) *Policy {
+	if s.opt.Unruled != nil && s.opt.Unruled(norm) {
+		return nil
+	}
 	name := r.Value(f, "pwdPolicySubentry")
 	if name == "" {
 		if i := bytes.IndexByte(norm, ','); i >= 0 {
@@ -132,19 +135,20 @@ func (s *Server) standing(r *dirstore.Reader, f *dirstore.Found, dn string, norm
 		st.failures = append(st.failures, parseTime(string(v)))
 		return true
 	})
-	r.Values(f, "pwdGraceUseTime", func([]byte) bool {
-		st.grace++
+	r.Values(f, "pwdGraceUseTime", func(v []byte) bool {
+		st.grace = append(st.grace, parseTime(string(v)))
 		return true
 	})
 	return st
 }
 
-// isLocked: §7.1.
+// isLocked: §7.1. What an administrator locked for good is locked under every policy; a time counts only under one that
+// locks.
 func (st *standing) isLocked(now time.Time) bool {
 	switch {
 	case st.forever:
 		return true
-	case st.locked.IsZero():
+	case st.locked.IsZero() || !st.policy.Lockout:
 		return false
 	}
 	return st.policy.LockoutDuration == 0 || now.Before(st.locked.Add(st.policy.LockoutDuration))
@@ -165,7 +169,7 @@ func refusePolicy(code ldapwire.Code, why ldapwire.PolicyError, format string, a
 
 // checkExpiry is what follows a good password: expiry, grace, warning, reset (§7.2 to §7.4). It tells what goes into
 // the control, and whether a grace login is spent.
-func (st *standing) checkExpiry(now time.Time, graceUsed int) (told ldapwire.PolicyResponse, spent bool, err error) {
+func (st *standing) checkExpiry(now time.Time, used int) (told ldapwire.PolicyResponse, spent bool, err error) {
 	told = ldapwire.NoPolicyResponse
 	p := st.policy
 	if st.reset && p.MustChange {
@@ -182,7 +186,6 @@ func (st *standing) checkExpiry(now time.Time, graceUsed int) (told ldapwire.Pol
 		}
 		return told, false, nil
 	}
-	used := st.grace + graceUsed
 	if used >= p.Grace || p.GraceExpiry > 0 && now.After(end.Add(p.GraceExpiry)) {
 		return told, false, &errPolicy{&ldapwire.Error{Code: ldapwire.InvalidCredentials}, ldapwire.PasswordExpired}
 	}
@@ -190,16 +193,20 @@ func (st *standing) checkExpiry(now time.Time, graceUsed int) (told ldapwire.Pol
 	return told, true, nil
 }
 
-// checkChange is what the policy says to a new password in clear, set by own for oneself or by somebody else (§7.5, §7.6).
-func (p *Policy) checkChange(e *standing, own bool, password []byte, names []string, now time.Time) error {
-	if own {
-		if p.NoUserChange {
-			return refusePolicy(ldapwire.InsufficientAccessRights, ldapwire.PasswordModNotAllowed, "users may not change their passwords")
-		}
-		if p.MinAge > 0 && !e.reset && now.Before(e.changed.Add(p.MinAge)) {
-			return refusePolicy(ldapwire.ConstraintViolation, ldapwire.PasswordTooYoung, "the password was changed less than %v ago", p.MinAge)
-		}
+// checkOwn is what the policy says to a user who changes his own password, whatever the new one is (§7.5, §7.6).
+func (st *standing) checkOwn(now time.Time) error {
+	p := st.policy
+	if p.NoUserChange {
+		return refusePolicy(ldapwire.InsufficientAccessRights, ldapwire.PasswordModNotAllowed, "users may not change their passwords")
 	}
+	if p.MinAge > 0 && !st.reset && now.Before(st.changed.Add(p.MinAge)) {
+		return refusePolicy(ldapwire.ConstraintViolation, ldapwire.PasswordTooYoung, "the password was changed less than %v ago", p.MinAge)
+	}
+	return nil
+}
+
+// checkQuality is what the policy says to a new password (§5.2.5).
+func (p *Policy) checkQuality(password []byte, names []string) error {
 	if IsHashed(password) {
 		if p.Quality >= 2 {
 			return refusePolicy(ldapwire.ConstraintViolation, ldapwire.InsufficientQuality, "a hash cannot be checked")

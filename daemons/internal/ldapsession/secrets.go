@@ -54,8 +54,8 @@ func (x *session) secretAttribute(w *work, a *ldapwire.Attribute, n *newSecret) 
 }
 
 // checkSecret asks the policy about the passwords in clear of an update of the entry named norm. Who writes everything
-// is not asked: an administrator may give any password.
-func (x *session) checkSecret(w *work, norm []byte, n *newSecret) error {
+// is not asked: an administrator may give any password. made says that the password was made here: then it is good.
+func (x *session) checkSecret(w *work, norm []byte, n *newSecret, made bool) error {
 	if !n.touched || x.who.root || x.who.rights.OwnPasswords {
 		return nil
 	}
@@ -73,9 +73,16 @@ func (x *session) checkSecret(w *work, norm []byte, n *newSecret) error {
 	}
 	st := x.s.standing(r, &f, string(dn), norm)
 	names, history := namesOf(r, &f), historyOf(r, &f, st.policy)
-	own := bytes.Equal(norm, x.who.norm)
+	if bytes.Equal(norm, x.who.norm) {
+		if err := st.checkOwn(x.s.opt.Clock.Now()); err != nil {
+			return err
+		}
+	}
+	if made {
+		return nil
+	}
 	for _, v := range n.clear {
-		if err := st.policy.checkChange(st, own, v, names, x.s.opt.Clock.Now()); err != nil {
+		if err := st.policy.checkQuality(v, names); err != nil {
 			return err
 		}
 		if len(history) == 0 {
@@ -101,7 +108,7 @@ func (x *session) adjustAdd(norm []byte, n *newSecret) func(*dirstore.Entry) {
 	policy := s.policyFor(norm)
 	return func(e *dirstore.Entry) {
 		if n.touched && !n.given {
-			s.set(e, "authPassword", n.verifiers...)
+			s.setVerifiers(e, n.verifiers)
 		}
 		if n.touched && policy != nil && policy.entry {
 			s.set(e, "pwdChangedTime", []byte(s.opt.Clock.Now().UTC().Format(policyTime)))
@@ -127,9 +134,9 @@ func (s *Server) policyFor(norm []byte) *Policy {
 
 // adjustModify completes an entry whose password changes: the old verifiers go, whatever the new password is, and the
 // state of the policy begins anew.
-func (x *session) adjustModify(norm []byte, n *newSecret) func(old, e *dirstore.Entry) error {
+func (x *session) adjustModify(norm []byte, n *newSecret, changes []ldapwire.Change) func(old, e *dirstore.Entry) error {
 	if !n.touched {
-		return nil
+		return x.s.adjustState(norm, changes)
 	}
 	s, own := x.s, bytes.Equal(norm, x.who.norm) || x.who.rights.OwnPasswords
 	policy := s.policyFor(norm)
@@ -140,17 +147,62 @@ func (x *session) adjustModify(norm []byte, n *newSecret) func(old, e *dirstore.
 			return nil
 		}
 		if !n.given {
-			s.set(e, "authPassword", n.verifiers...)
+			s.setVerifiers(e, n.verifiers)
 		}
 		s.renew(old, e, policy, own)
 		return nil
 	}
 }
 
+// adjustState completes an entry whose state of the policy is changed by hand or by a shadow: failures go with a lock that
+// is taken away, or the next one would lock again; a lock that is over goes with failures that are replaced, as a shadow does
+// after a good login; and not more failures are kept than count.
+func (s *Server) adjustState(norm []byte, changes []ldapwire.Change) func(old, e *dirstore.Entry) error {
+	schema := s.opt.Store.Schema()
+	failures, lock := schema.Attribute([]byte("pwdFailureTime")), schema.Attribute([]byte("pwdAccountLockedTime"))
+	told, replaced, locks, unlocks := false, false, false, false
+	for _, c := range changes {
+		switch schema.Attribute(c.Type) {
+		case failures:
+			told, replaced = true, replaced || c.Op == ldapwire.ChangeReplace
+		case lock:
+			locks, unlocks = true, unlocks || len(c.Values) == 0 || c.Op == ldapwire.ChangeDelete
+		}
+	}
+	if !told && !locks {
+		return nil
+	}
+	if unlocks {
+		s.failures.forget(norm)
+	}
+	policy := s.policyFor(norm)
+	return func(old, e *dirstore.Entry) error {
+		at := e.Get("pwdAccountLockedTime")
+		if len(at) == 0 && len(old.Get("pwdAccountLockedTime")) > 0 && !told {
+			s.set(e, "pwdFailureTime")
+		}
+		if replaced && !locks && len(at) > 0 && string(at[0]) != lockedForever && policy != nil {
+			st := &standing{policy: policy, locked: parseTime(string(at[0]))}
+			if !st.isLocked(s.opt.Clock.Now()) {
+				s.set(e, "pwdAccountLockedTime")
+			}
+		}
+		if list := e.Get("pwdFailureTime"); len(list) > maxRecorded {
+			list = slices.Clone(list)
+			slices.SortFunc(list, bytes.Compare)
+			s.set(e, "pwdFailureTime", list[len(list)-maxRecorded:]...)
+		}
+		return nil
+	}
+}
+
 // renew is what a change of the password does to the state of the policy (§7.6, §8.2.7).
 func (s *Server) renew(old, e *dirstore.Entry, policy *Policy, own bool) {
-	for _, name := range []string{"pwdFailureTime", "pwdGraceUseTime", "pwdReset", "pwdAccountLockedTime"} {
+	for _, name := range []string{"pwdFailureTime", "pwdGraceUseTime", "pwdReset"} {
 		s.set(e, name)
+	}
+	if at := e.Get("pwdAccountLockedTime"); !own || len(at) == 0 || string(at[0]) != lockedForever {
+		s.set(e, "pwdAccountLockedTime") // what an administrator locked, he unlocks
 	}
 	if policy == nil || !policy.entry {
 		return
@@ -170,6 +222,20 @@ func (s *Server) renew(old, e *dirstore.Entry, policy *Policy, own bool) {
 
 func (s *Server) set(e *dirstore.Entry, name string, values ...[]byte) {
 	e.Set(dirschema.Description{Type: s.opt.Store.Schema().Attribute([]byte(name))}, values...)
+}
+
+// setVerifiers gives an entry its SCRAM verifiers, if its classes have a place for them: accounts' and servers' have.
+func (s *Server) setVerifiers(e *dirstore.Entry, verifiers [][]byte) {
+	if !s.takesVerifiers(e.Get("objectClass")) {
+		verifiers = nil
+	}
+	s.set(e, "authPassword", verifiers...)
+}
+
+func (s *Server) takesVerifiers(classes [][]byte) bool {
+	schema := s.opt.Store.Schema()
+	c, err := schema.CheckClasses(classes)
+	return err == nil && c.Allows(schema.Attribute([]byte("authPassword")))
 }
 
 // modernize puts a password that was just found right, but is stored in an older form, in the form of today: argon2id
@@ -206,7 +272,7 @@ func (x *session) modernize(who *found, password []byte) {
 			}
 			values[i] = stored
 			s.set(e, "userPassword", values...)
-			s.set(e, "authPassword", verifiers...)
+			s.setVerifiers(e, verifiers)
 			e.Rehashed = true
 			return nil
 		}}}

@@ -81,6 +81,9 @@ type Options struct {
 	// Policy is the service's own password policy, nil for none; PolicyDN names the entry that goes before it.
 	Policy   *Policy
 	PolicyDN string
+	// Unruled says, by the normal form of its name, whose passwords no policy rules: a server that is locked out, because
+	// somebody guessed at its name, would take the service down. nil: nobody's.
+	Unruled func(norm []byte) bool
 	// Report tells the directory what was seen of failed logins, every ReportInterval and at once for a lock; nil:
 	// into the store. A shadow tells its master.
 	Report         func(context.Context, []StateChange) error

@@ -143,12 +143,12 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 		}
 		norm, err := x.writable(r.DN)
 		if err == nil {
-			err = x.checkSecret(w, norm, n)
+			err = x.checkSecret(w, norm, n, false)
 		}
 		if err != nil {
 			return nil, nil, err
 		}
-		return &dirstore.Modify{DN: r.DN, Changes: r.Changes, Adjust: x.adjustModify(norm, n)}, r.DN, nil
+		return &dirstore.Modify{DN: r.DN, Changes: r.Changes, Adjust: x.adjustModify(norm, n, r.Changes)}, r.DN, nil
 	case ldapwire.OpDelRequest:
 		_, err := x.writable(m.Body)
 		return &dirstore.Delete{DN: m.Body, Tree: w.ctl.tree}, m.Body, err

@@ -85,6 +85,16 @@ func rights(s *dirstore.Store) func(*dirstore.Reader, *dirstore.Found, []byte) l
 	}
 }
 
+// unruled says whose passwords no policy rules: servers' and app passwords, which machines keep and nobody types.
+func unruled(s *dirstore.Store) func(norm []byte) bool {
+	servers, err := s.CheckDN([]byte(serversDN(s.Suffix())))
+	if err != nil {
+		panic(err) // the suffix was parsed when the store was opened
+	}
+	servers = append([]byte(","), servers...)
+	return func(norm []byte) bool { return bytes.HasSuffix(norm, servers) || isAppPassword(norm) }
+}
+
 // enrols says whether a change is one of those that enrolling a server takes: its password is replaced, tokens that
 // are named are taken away.
 func enrols(schema *dirschema.Schema) func(*ldapwire.Change) bool {

@@ -122,6 +122,19 @@ func (l *link) tell(ctx context.Context, c ldapsession.StateChange) error {
 		return nil
 	}
 	err := l.admin.Modify(ctx, c.DN, changes...)
+	if errors.Is(err, dirclient.ErrExists) {
+		// Some of it was told before: the rest goes one by one.
+		for i := 0; i < len(changes) && (err == nil || errors.Is(err, dirclient.ErrExists)); i++ {
+			ch := changes[i]
+			if ch.Op == dirclient.OpReplace {
+				err = l.admin.Modify(ctx, c.DN, ch)
+				continue
+			}
+			for j := 0; j < len(ch.Values) && (err == nil || errors.Is(err, dirclient.ErrExists)); j++ {
+				err = l.admin.Modify(ctx, c.DN, dirclient.Change{Op: ch.Op, Name: ch.Name, Values: ch.Values[j : j+1]})
+			}
+		}
+	}
 	if err == nil || errors.Is(err, dirclient.ErrNoSuchEntry) || errors.Is(err, dirclient.ErrExists) {
 		return nil // it is gone, or was told already
 	}

@@ -186,6 +186,7 @@ func (v *vault) openServer(c *Config) error {
 	}
 	o.PolicyDN, o.ReportInterval = c.PolicyDN(), c.Password.StateInterval
 	o.Policy = &ldapsession.Policy{Quality: 1, MinLength: c.Password.MinLength}
+	o.Unruled = unruled(v.store)
 	if v.tls != nil {
 		o.TLS = v.tls.TLS()
 		if v.clientCA != nil {
