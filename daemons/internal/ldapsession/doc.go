@@ -17,6 +17,9 @@
 //
 // Between requests a connection holds a goroutine and a small struct, and no buffers.
 //
-// Left out on purpose: contexts of paged, sorted and windowed searches, each of which is made anew (sort.go); who may
+// Binds are simple or SASL (sasl.go: EXTERNAL, PLAIN, SCRAM). Passwords are under a policy (policy.go); what is seen of
+// failed logins is kept here and told to the directory together (failures.go).
+//
+// Left out on purpose: security layers of SASL; contexts of paged, sorted and windowed searches, each of which is made anew (sort.go); who may
 // do what, which the caller decides by Options.Rights.
 package ldapsession
