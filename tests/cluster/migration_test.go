@@ -282,10 +282,10 @@ func TestMigrationAtLogin(t *testing.T) {
 func TestMigrationOutlivesItsBoxes(t *testing.T) {
 	old := startOldServer(t, map[string]string{"carl": "carls old password"})
 	c := old.imap(t, "carl", "carls old password")
-	const count = 1500
+	const count = 1500 // of 20 KiB on average: copying lasts longer than it takes to kill who does it
 	check(t, c.Subscribe("INBOX").Wait())
 	for i := range count {
-		appendTo(t, c, "INBOX", letter(i, strings.Repeat("x", i%3000)+"\r\n"), time.Unix(1_700_000_000+int64(i), 0))
+		appendTo(t, c, "INBOX", letter(i, strings.Repeat(strings.Repeat("x", i%3000)+"\r\n", 14)), time.Unix(1_700_000_000+int64(i), 0))
 	}
 	s := own(t, "env", "SSL_CERT_FILE="+old.ca)
 	s.shoalctl(t, "domain", "add", "old.test")

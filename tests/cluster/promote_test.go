@@ -157,6 +157,7 @@ type vaultView struct {
 	Epoch                                            int
 	InStep                                           bool  `json:"in_step"`
 	LeaseHeld                                        *bool `json:"lease_held"`
+	Voter                                            bool
 }
 
 func (s *service) replicas(t *testing.T) map[string]vaultView {
@@ -171,6 +172,16 @@ func (s *service) replicas(t *testing.T) map[string]vaultView {
 		views[v.Name] = v
 	}
 	return views
+}
+
+// electorate waits until both shadows have a vote, which they get soon after they first follow.
+func (s *service) electorate(t *testing.T) {
+	t.Helper()
+	var all map[string]vaultView
+	wait(t, 40*time.Second, func() bool {
+		all = s.replicas(t)
+		return all["vault2"].Voter && all["vault3"].Voter
+	}, func() string { return fmt.Sprintf("the shadows have no votes: %+v", all) })
 }
 
 // masterIs waits until every vault is in step under a master.
@@ -200,6 +211,7 @@ func (s *service) masterIs(t *testing.T, master string) map[string]vaultView {
 func TestPromotionUnderLoad(t *testing.T) {
 	s := own(t)
 	s.inStep(t)
+	s.electorate(t)
 	w := s.write(t, 4)
 	wait(t, 30*time.Second, func() bool { return w.count() > 200 }, func() string { return "200 updates" })
 
@@ -334,6 +346,7 @@ func (s *service) accounted(t *testing.T, w *writers) (kept int) {
 func TestOldMasterWritesNoMore(t *testing.T) {
 	s := own(t)
 	s.inStep(t)
+	s.electorate(t)
 	s.write(t, 0) // makes the place
 	pid := s.pid("vault1")
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {

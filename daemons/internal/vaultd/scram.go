@@ -29,6 +29,10 @@ func markScram(schema *dirschema.Schema) func(e *dirstore.Entry) {
 			e.Set(missing)
 			return
 		}
+		if c, err := schema.CheckClasses(e.Get("objectClass")); err != nil || !c.Allows(missing.Type) {
+			e.Set(missing) // not an account
+			return
+		}
 		if _, ok := scram.Find(scram.SHA256, e.Get("authPassword")); ok {
 			e.Set(missing)
 			return
