@@ -36,6 +36,7 @@ func startPolicy(t *testing.T, attributes ...string) *policed {
 	p := &policed{t: t, clock: clock.NewFake(time.Now().Truncate(time.Second))}
 	p.fixture = start(t, func(o *Options, _ *Listening) {
 		o.Clock, o.PolicyDN, o.Policy = p.clock, policyDN, &Policy{Quality: 1, MinLength: 8}
+		o.Unruled = func(norm []byte) bool { return strings.HasPrefix(string(norm), "cn=box1,") }
 		write := Report(o.Store, o.RootDN)
 		o.Report = func(ctx context.Context, list []StateChange) error {
 			p.told.Add(int64(len(list)))
@@ -380,7 +381,6 @@ func TestLockedForGood(t *testing.T) {
 // Whom no policy rules has no state, and is not locked out.
 func TestUnruled(t *testing.T) {
 	p := startPolicy(t, "pwdLockout: TRUE", "pwdMaxFailure: 2")
-	p.server.opt.Unruled = func(norm []byte) bool { return strings.HasPrefix(string(norm), "cn=box1,") }
 	box := "cn=box1,o=shoal"
 	for range 5 {
 		p.login(box, "wrong")
