@@ -90,7 +90,7 @@ func TestSessionTokenWithCurl(t *testing.T) {
 		name = "wmtest"
 	}
 	s.shoalctl(t, "server", "add", name, "--role", "webmail")
-	t.Cleanup(func() { s.shoalctl(t, "server", "delete", name) }) // or shoalctl doctor misses it
+	defer s.shoalctl(t, "server", "delete", name) // or shoalctl doctor misses it
 	s.shoalctl(t, "token-key", "add", name, "--file", key)
 	sign := func() []string {
 		token := strings.TrimSpace(s.shoalctl(t, "token-key", "sign", name, u.Address, "--file", key, "--scope", "imap,pop,smtp"))
