@@ -7,7 +7,7 @@ SHOAL_DATA      ?= var
 SHOAL_PORT_BASE ?= 20000
 export SHOAL_DATA SHOAL_PORT_BASE
 
-COMMANDS := switchd boxd vaultd shoalctl shoal-agent
+COMMANDS := switchd boxd vaultd shoalctl shoal-agent shoal-firstboot
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -X shoal/daemons/internal/kit.Version=$(VERSION)
 

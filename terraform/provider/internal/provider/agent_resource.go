@@ -64,10 +64,16 @@ func (r *agentResource[M, P]) put(ctx context.Context, m P) diag.Diagnostics {
 		diags.AddError("cannot set up "+r.name+" "+path, err.Error())
 		return diags
 	}
-	_, more := r.get(ctx, m)
+	_, more := r.get(context.WithValue(ctx, asked{}, true), m)
 	diags.Append(more...)
 	return diags
 }
+
+// asked marks the context of a read that follows a change of one's own. What is not in force yet is no drift then: the rest of the
+// same apply may be under way.
+type asked struct{}
+
+func drifted(ctx context.Context, what string) bool { return what != "" && ctx.Value(asked{}) == nil }
 
 func (r *agentResource[M, P]) get(ctx context.Context, m P) (found bool, diags diag.Diagnostics) {
 	agents, err := r.c.agents()

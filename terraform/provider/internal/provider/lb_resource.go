@@ -146,14 +146,14 @@ func (m *lbMember) request(context.Context) (any, diag.Diagnostics) {
 	return memberJSON{m.Address.ValueString(), m.CheckPort.ValueInt64(), m.Weight.ValueInt64(), m.Backup.ValueBool(), m.State.ValueString(), ""}, nil
 }
 
-func (m *lbMember) take(_ context.Context, raw func(any) error) (d diag.Diagnostics) {
+func (m *lbMember) take(ctx context.Context, raw func(any) error) (d diag.Diagnostics) {
 	var j memberJSON
 	if err := raw(&j); err != nil {
 		return unreadable(err)
 	}
 	m.Address, m.CheckPort, m.Weight = types.StringValue(j.Address), types.Int64Value(j.CheckPort), types.Int64Value(j.Weight)
 	m.Backup, m.State = types.BoolValue(j.Backup), types.StringValue(j.State)
-	if j.Drift != "" { // what HAProxy has is not what the agent was asked for: the next apply sets it right
+	if drifted(ctx, j.Drift) { // what HAProxy has is not what the agent was asked for: the next apply sets it right
 		m.State = types.StringValue("drifted: " + j.Drift)
 	}
 	m.ID = types.StringValue(strings.Join([]string{m.Agent.ValueString(), m.Pool.ValueString(), m.Name.ValueString()}, "/"))

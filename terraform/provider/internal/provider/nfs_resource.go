@@ -82,13 +82,13 @@ func (m *nfsVolume) request(context.Context) (any, diag.Diagnostics) {
 	return volumeJSON{Kind: m.Kind.ValueString(), ID: m.VolumeID.ValueString(), Policy: m.Policy.ValueString()}, nil
 }
 
-func (m *nfsVolume) take(_ context.Context, raw func(any) error) diag.Diagnostics {
+func (m *nfsVolume) take(ctx context.Context, raw func(any) error) diag.Diagnostics {
 	var j volumeJSON
 	if err := raw(&j); err != nil {
 		return unreadable(err)
 	}
 	m.Kind, m.VolumeID, m.Policy, m.Path = types.StringValue(j.Kind), types.StringValue(j.ID), types.StringValue(j.Policy), types.StringValue(j.Path)
-	if j.Drift != "" { // what is there, or in force, is not what the agent was asked for: the next apply sets it right, or says why not
+	if drifted(ctx, j.Drift) { // what is there, or in force, is not what the agent was asked for: the next apply sets it right, or says why not
 		m.Policy = types.StringValue("drifted: " + j.Drift)
 	}
 	m.ID = types.StringValue(m.Agent.ValueString() + "/" + m.Name.ValueString())
