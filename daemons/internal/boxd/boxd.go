@@ -19,7 +19,6 @@ package boxd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -77,15 +76,8 @@ type box struct {
 
 	volumes   served
 	absent    []conf.Volume // that were not there at the start
-	listeners []listening
-	undo      []func() error // what Close does, last first
-}
-
-// listening is one listener with who serves it.
-type listening struct {
-	name  string
-	l     net.Listener
-	serve func(net.Listener) error
+	listeners []kit.Listening
+	kit.Undo
 }
 
 // build constructs a box in order; what was made is closed again when a later part fails.
@@ -99,13 +91,11 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 			err = errors.Join(err, b.Close())
 		}
 	}()
-	if err := checkIdentity(env.Creds, env.Server); err != nil {
+	if err := kit.OwnIdentity(env.Creds, pki.RoleBox, env.Server); err != nil {
 		return nil, err
 	}
-	if c.PublicTLS != nil {
-		if b.public, err = pki.OpenPublic(c.PublicTLS.CertFile, c.PublicTLS.KeyFile, pki.WithClock(env.Clock.Now), pki.WithLog(env.Log)); err != nil {
-			return nil, err
-		}
+	if b.public, err = env.Public(c.PublicTLS); err != nil {
+		return nil, err
 	}
 	if err := b.buildDirectory(c); err != nil {
 		return nil, err
@@ -127,18 +117,6 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 	return b, nil
 }
 
-// checkIdentity makes sure that the certificate is this server's own.
-func checkIdentity(creds *pki.Credentials, server string) error {
-	if creds == nil {
-		return errors.New("boxd needs an identity block")
-	}
-	if creds.Role() != pki.RoleBox || creds.Name() != server {
-		return fmt.Errorf("the certificate in the identity block is of shoal://%s/%s, but this server is shoal://%s/%s: install its own certificate, or correct server { name }",
-			creds.Role(), creds.Name(), pki.RoleBox, server)
-	}
-	return nil
-}
-
 func (b *box) buildDirectory(c *Config) error {
 	o, err := dirclient.OptionsOf(c.Directory, b.env.Creds)
 	if err != nil {
@@ -153,7 +131,7 @@ func (b *box) buildDirectory(c *Config) error {
 	if b.dir, err = dirclient.New(o); err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.dir.Close)
+	b.Undone(b.dir.Close)
 	b.sender, err = hint.NewSender(hint.SenderOptions{
 		Server: b.env.Server, Directory: b.dir, TLS: b.env.Creds.ClientTLS(pki.RoleBox, pki.RoleSwitch), Settings: &c.Hints,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
@@ -161,7 +139,7 @@ func (b *box) buildDirectory(c *Config) error {
 	if err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.sender.Close)
+	b.Undone(b.sender.Close)
 	return nil
 }
 
@@ -180,7 +158,7 @@ func (b *box) buildStore(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.store.Close)
+	b.Undone(b.store.Close)
 	if b.absent, err = openVolumes(b.store, c.Volumes, b.env.Log); err != nil {
 		return err
 	}
@@ -196,7 +174,7 @@ func (b *box) buildStore(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.hints.Close)
+	b.Undone(b.hints.Close)
 	return nil
 }
 
@@ -211,7 +189,7 @@ func (b *box) buildSessions(c *Config) (err error) {
 	if b.imap, err = imapsession.New(o); err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.imap.Close)
+	b.Undone(b.imap.Close)
 	b.pop, err = popsession.New(popsession.Options{
 		Store: b.store, Auth: b.auth, TLS: o.TLS, Server: b.env.Server,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.POP,
@@ -219,7 +197,7 @@ func (b *box) buildSessions(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.pop.Close)
+	b.Undone(b.pop.Close)
 	b.sieve, err = sievesession.New(sievesession.Options{
 		Store: b.store, Auth: b.auth, TLS: o.TLS, Server: b.env.Server,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.ManageSieve,
@@ -227,7 +205,7 @@ func (b *box) buildSessions(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.sieve.Close)
+	b.Undone(b.sieve.Close)
 	scripts, err := b.buildFilter(c)
 	if err != nil {
 		return err
@@ -254,7 +232,7 @@ func (b *box) buildSessions(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.lmtp.Close)
+	b.Undone(b.lmtp.Close)
 	return nil
 }
 
@@ -272,7 +250,7 @@ func (b *box) buildFilter(c *Config) (*filter.Filter, error) {
 		if err != nil {
 			return nil, err
 		}
-		b.undo = append(b.undo, out.Close)
+		b.Undone(out.Close)
 		o.Outbox = out
 	}
 	return filter.New(o)
@@ -306,7 +284,7 @@ func (b *box) listen(c conf.Listener) error {
 	if err != nil {
 		return err
 	}
-	b.listeners = append(b.listeners, listening{c.Name, l, serve})
+	b.listeners = append(b.listeners, kit.Listening{Name: c.Name, Listener: l, Serve: serve})
 	return nil
 }
 
@@ -314,13 +292,7 @@ func (b *box) listen(c conf.Listener) error {
 func (b *box) Run(ctx context.Context) error {
 	failed := make(chan error, len(b.listeners))
 	var all sync.WaitGroup
-	for _, l := range b.listeners {
-		all.Go(func() {
-			if err := l.serve(l.l); err != nil {
-				failed <- fmt.Errorf("listener %q: %w", l.name, err)
-			}
-		})
-	}
+	kit.Serve(b.listeners, &all, failed)
 	all.Go(func() { b.watch.run(ctx) })
 	all.Go(func() { b.auth.Run(ctx) })
 	all.Go(func() { awaitVolumes(ctx, b.env.Clock, b.store, b.absent, b.env.Log) })
@@ -342,17 +314,6 @@ func (b *box) Drain(ctx context.Context) error {
 		all.Go(func() { errs[i] = shutdown(ctx) })
 	}
 	all.Wait()
-	return errors.Join(errs...)
-}
-
-// Close undoes the construction, last first.
-func (b *box) Close() error {
-	var errs []error
-	for len(b.undo) > 0 {
-		last := b.undo[len(b.undo)-1]
-		b.undo = b.undo[:len(b.undo)-1]
-		errs = append(errs, last())
-	}
 	return errors.Join(errs...)
 }
 

@@ -226,5 +226,5 @@ func (c *Config) Check(context.Context) error {
 	if _, err := dirclient.OptionsOf(c.Directory, creds); err != nil {
 		return err
 	}
-	return checkIdentity(creds, c.Server.Name)
+	return kit.OwnIdentity(creds, pki.RoleBox, c.Server.Name)
 }

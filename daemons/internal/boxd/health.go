@@ -18,41 +18,33 @@ import (
 // watchEvery is how often the directory's words about this box are looked at.
 const watchEvery = 30 * time.Second
 
-// directoryWatch compares what the directory says of this box with its configuration, and remembers when the directory
-// was last there.
+// directoryWatch compares what the directory says of this box with its configuration.
 type directoryWatch struct {
+	*dirclient.Presence
 	dir     *dirclient.Client
 	env     *kit.Env
-	address string        // where this box takes hints
-	volumes *served       // those that are served
-	grace   time.Duration // how long the box counts as ready without the directory
+	address string  // where this box takes hints
+	volumes *served // those that are served
 	closed  func(volume string, closed bool)
 
 	mu       sync.Mutex
-	reached  bool          // at least once
-	last     time.Duration // when last
-	problems []string      // what differs
-	fatal    error         // what must not go on: a volume with another id
+	problems []string // what differs
+	fatal    error    // what must not go on: a volume with another id
 }
 
 func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, address string, volumes *served, grace time.Duration, closed func(volume string, closed bool)) *directoryWatch {
-	return &directoryWatch{dir: dir, env: env, address: address, volumes: volumes, grace: grace, closed: closed}
+	return &directoryWatch{Presence: dirclient.NewPresence(dir, grace), dir: dir, env: env, address: address, volumes: volumes, closed: closed}
 }
 
 // run looks now and then until ctx ends: soon again while the directory was never reached.
 func (w *directoryWatch) run(ctx context.Context) {
 	said := ""
 	for {
-		wait := watchEvery
 		problems, fatal, err := w.look(ctx)
-		w.mu.Lock()
 		if err == nil {
+			w.mu.Lock()
 			w.problems, w.fatal = problems, fatal
-		}
-		reached := w.reached
-		w.mu.Unlock()
-		if !reached {
-			wait = time.Second
+			w.mu.Unlock()
 		}
 		now := strings.Join(problems, "; ")
 		switch {
@@ -60,7 +52,7 @@ func (w *directoryWatch) run(ctx context.Context) {
 			return
 		case err != nil:
 			now = said
-			if !reached && said == "" {
+			if !w.Reached() && said == "" {
 				now = "unreached"
 				w.env.Log.Error("the directory cannot be reached: logins and deliveries are answered \"try again later\" until it is: check directory { uris } and that a directory server runs there",
 					"event", "directory-unreached", "error", err)
@@ -69,7 +61,7 @@ func (w *directoryWatch) run(ctx context.Context) {
 			w.env.Log.Error("the directory and the configuration of this box differ", "event", "directory-differs", "problems", now)
 		}
 		said = now
-		if clock.Sleep(ctx, w.env.Clock, wait) != nil {
+		if clock.Sleep(ctx, w.env.Clock, w.Wait(watchEvery)) != nil {
 			return
 		}
 	}
@@ -77,7 +69,7 @@ func (w *directoryWatch) run(ctx context.Context) {
 
 // look compares. An error means that the directory could not be asked.
 func (w *directoryWatch) look(ctx context.Context) (problems []string, fatal error, err error) {
-	if err := w.ping(ctx); err != nil {
+	if err := w.Ping(ctx); err != nil {
 		return nil, nil, err
 	}
 	boxes, err := w.dir.Servers(ctx, pki.RoleBox)
@@ -112,27 +104,13 @@ func (w *directoryWatch) look(ctx context.Context) (problems []string, fatal err
 	return problems, fatal, nil
 }
 
-// ping asks the directory and notes when it answered.
-func (w *directoryWatch) ping(ctx context.Context) error {
-	err := w.dir.Ping(ctx)
-	if err == nil {
-		w.mu.Lock()
-		w.reached, w.last = true, w.env.Clock.Boot()
-		w.mu.Unlock()
-	}
-	return err
-}
-
-// ready is the directory's part of readiness.
-func (w *directoryWatch) ready(ctx context.Context) error {
-	err := w.ping(ctx)
+// usable is the directory's part of readiness: that it is there, and that nothing it says forbids to go on.
+func (w *directoryWatch) usable(ctx context.Context) error {
+	err := w.Ready(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.fatal != nil {
 		return w.fatal
-	}
-	if err != nil && w.reached && w.env.Clock.Boot()-w.last <= w.grace {
-		return nil
 	}
 	return err
 }
@@ -165,7 +143,7 @@ func (b *box) checkVolumes(ctx context.Context) map[string]error {
 // Ready returns nil when mailboxes can be served: those of one volume at least. A volume that does not answer is no reason
 // to take the others' accounts away from this server.
 func (b *box) Ready(ctx context.Context) error {
-	if err := b.watch.ready(ctx); err != nil {
+	if err := b.watch.usable(ctx); err != nil {
 		return err
 	}
 	var errs []error
@@ -193,7 +171,7 @@ func (b *box) Status(ctx context.Context) map[string]any {
 		}
 	}
 	directory := "ok"
-	if err := b.watch.ping(ctx); err != nil {
+	if err := b.watch.Ping(ctx); err != nil {
 		directory = err.Error()
 	}
 	b.watch.mu.Lock()

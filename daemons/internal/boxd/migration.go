@@ -43,7 +43,7 @@ func (b *box) buildLogin(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	b.undo = append(b.undo, b.comes.Close)
+	b.Undone(b.comes.Close)
 	b.controlMigration()
 	b.auth, err = authn.New(authn.Options{
 		Directory: b.comes.Directory(), Suffix: b.dir.Suffix(), Settings: &c.Login, Metrics: b.env.Metrics, Clock: b.env.Clock,

@@ -231,7 +231,7 @@ func (f *fake) serve(raw net.Conn) {
 			f.mu.Lock()
 			f.requests = append(f.requests, "extended")
 			f.mu.Unlock()
-			_, err := c.Write(ldapwire.AppendExtended(nil, m.ID, &ldapwire.Result{}, ldapwire.OIDStartTLS, nil))
+			_, err := c.Write(ldapwire.AppendExtended(nil, m.ID, &ldapwire.Result{}, ldapwire.OIDStartTLS, nil, nil))
 			must(f.t, err)
 			c = tls.Server(raw, f.tls)
 			in = bufio.NewReader(c)

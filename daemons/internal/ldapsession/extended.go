@@ -25,7 +25,7 @@ func (x *session) extended(w *work) error {
 			id = "dn:" + x.who.dn
 		}
 		x.s.metrics.count(w.msg.Op, ldapwire.Success)
-		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", []byte(id))
+		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", []byte(id), nil)
 		return nil
 	case ldapwire.OIDPasswordModify:
 		return x.passwordModify(w)
@@ -44,7 +44,7 @@ func (x *session) extended(w *work) error {
 			return nil
 		}
 		x.s.metrics.count(w.msg.Op, ldapwire.Success)
-		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", value)
+		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", value, nil)
 		return nil
 	}
 	x.fail(w, ldapwire.Errorf(ldapwire.ProtocolError, "extended operation %.64q is not supported", w.ext.Name))
@@ -72,11 +72,11 @@ func (x *session) upgrade(w *work) error {
 	if refuse != nil {
 		r := result(refuse)
 		x.s.metrics.count(w.msg.Op, r.Code)
-		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, r, ldapwire.OIDStartTLS, nil)
+		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, r, ldapwire.OIDStartTLS, nil, nil)
 		return nil
 	}
 	x.s.metrics.count(w.msg.Op, ldapwire.Success)
-	w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, ldapwire.OIDStartTLS, nil)
+	w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, ldapwire.OIDStartTLS, nil, nil)
 	if err := x.pause(w); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (x *session) passwordModify(w *work) error {
 			value = ldapwire.AppendPasswordModified(nil, p.New)
 		}
 		running.answered.Store(true)
-		_ = x.out.send(ldapwire.AppendExtended(nil, id, r, "", value)) // who has gone gets no answer
+		_ = x.out.send(ldapwire.AppendExtended(nil, id, r, "", value, nil)) // who has gone gets no answer
 	}()
 	return nil
 }

@@ -19,7 +19,7 @@ func (x *session) failPolicy(w *work, err error) {
 	r, controls := result(err), told.Append(nil)
 	x.s.metrics.count(w.msg.Op, r.Code)
 	if w.msg.Op == ldapwire.OpExtendedRequest {
-		w.out = ldapwire.AppendExtendedControls(w.out, w.msg.ID, r, nil, controls)
+		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, r, "", nil, controls)
 		return
 	}
 	w.out = ldapwire.AppendResponseControls(w.out, w.msg.ID, w.msg.Op.Response(), r, controls)

@@ -349,7 +349,7 @@ func (x *session) fail(w *work, err error) {
 func (x *session) answer(w *work, r *ldapwire.Result) {
 	x.s.metrics.count(w.msg.Op, r.Code)
 	if w.msg.Op == ldapwire.OpExtendedRequest {
-		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, r, "", nil)
+		w.out = ldapwire.AppendExtended(w.out, w.msg.ID, r, "", nil, nil)
 		return
 	}
 	w.out = ldapwire.AppendResponse(w.out, w.msg.ID, w.msg.Op.Response(), r)

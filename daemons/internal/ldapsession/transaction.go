@@ -38,7 +38,7 @@ func (x *session) startTransaction(w *work) {
 	x.txn = &transaction{}
 	binary.BigEndian.PutUint64(x.txn.id[:], x.s.transactions.Add(1))
 	x.s.metrics.count(w.msg.Op, ldapwire.Success)
-	w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", x.txn.id[:])
+	w.out = ldapwire.AppendExtended(w.out, w.msg.ID, &ldapwire.Result{}, "", x.txn.id[:], nil)
 }
 
 // queueUpdate puts an update into the transaction that its control names. Success says only that.
@@ -102,7 +102,7 @@ func (x *session) endTransaction(w *work) error {
 		x.s.metrics.count(ldapwire.OpExtendedRequest, r.Code)
 		x.log.Info("directory transaction", who, "updates", len(t.writes), "result", r.Code.String(), "message", r.Message)
 		running.answered.Store(true)
-		_ = x.out.send(ldapwire.AppendExtended(nil, msg, r, "", ldapwire.AppendTransactionEnd(nil, failed, controls))) // who has gone gets no answer
+		_ = x.out.send(ldapwire.AppendExtended(nil, msg, r, "", ldapwire.AppendTransactionEnd(nil, failed, controls), nil)) // who has gone gets no answer
 	}()
 	return nil
 }

@@ -176,11 +176,11 @@ func TestResponsesForTheOracle(t *testing.T) {
 	if err != nil || p.Children[1].Children[3].Tag != 3 || len(p.Children[1].Children[3].Children) != 2 {
 		t.Errorf("referral %v", err)
 	}
-	p, err = ber.DecodePacketErr(AppendExtended(nil, 1, &Result{}, "1.2", []byte("v")))
+	p, err = ber.DecodePacketErr(AppendExtended(nil, 1, &Result{}, "1.2", []byte("v"), nil))
 	if err != nil || len(p.Children[1].Children) != 5 {
 		t.Errorf("extended %v", err)
 	}
-	p, err = ber.DecodePacketErr(AppendSASLBind(nil, 1, &Result{Code: SASLBindInProgress}, []byte("c")))
+	p, err = ber.DecodePacketErr(AppendBind(nil, 1, &Result{Code: SASLBindInProgress}, []byte("c"), nil))
 	if err != nil || p.Children[1].Children[3].Tag != 7 {
 		t.Errorf("sasl bind %v", err)
 	}

@@ -71,17 +71,3 @@ func AppendBind(dst []byte, id int32, r *Result, credentials, controls []byte) [
 	}
 	return appendControls(dst, controls)
 }
-
-// AppendExtendedControls is AppendExtended without a name, with controls.
-func AppendExtendedControls(dst []byte, id int32, r *Result, value, controls []byte) []byte {
-	n := r.size()
-	if value != nil {
-		n += elementSize(len(value))
-	}
-	dst = appendMessageStart(dst, id, OpExtendedResponse, n, len(controls))
-	dst = r.append(dst)
-	if value != nil {
-		dst = appendString(dst, 0x8b, value)
-	}
-	return appendControls(dst, controls)
-}

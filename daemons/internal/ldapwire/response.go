@@ -43,8 +43,9 @@ func AppendResponseControls(dst []byte, id int32, op Op, r *Result, controls []b
 	return appendControls(dst, controls)
 }
 
-// AppendExtended appends an extended response; name and value may be empty (RFC 4511 §4.12).
-func AppendExtended(dst []byte, id int32, r *Result, name string, value []byte) []byte {
+// AppendExtended appends an extended response; name and value may be empty (RFC 4511 §4.12), controls are the
+// concatenation of what AppendControl made.
+func AppendExtended(dst []byte, id int32, r *Result, name string, value, controls []byte) []byte {
 	n := r.size()
 	if name != "" {
 		n += elementSize(len(name))
@@ -52,7 +53,7 @@ func AppendExtended(dst []byte, id int32, r *Result, name string, value []byte) 
 	if value != nil {
 		n += elementSize(len(value))
 	}
-	dst = appendMessageStart(dst, id, OpExtendedResponse, n, 0)
+	dst = appendMessageStart(dst, id, OpExtendedResponse, n, len(controls))
 	dst = r.append(dst)
 	if name != "" {
 		dst = appendString(dst, 0x8a, name)
@@ -60,19 +61,12 @@ func AppendExtended(dst []byte, id int32, r *Result, name string, value []byte) 
 	if value != nil {
 		dst = appendString(dst, 0x8b, value)
 	}
-	return dst
-}
-
-// AppendSASLBind appends a bind response with server credentials.
-func AppendSASLBind(dst []byte, id int32, r *Result, credentials []byte) []byte {
-	dst = appendMessageStart(dst, id, OpBindResponse, r.size()+elementSize(len(credentials)), 0)
-	dst = r.append(dst)
-	return appendString(dst, 0x87, credentials)
+	return appendControls(dst, controls)
 }
 
 // AppendNotice appends a notice of disconnection (RFC 4511 §4.4.1).
 func AppendNotice(dst []byte, code Code, message string) []byte {
-	return AppendExtended(dst, 0, &Result{Code: code, Message: message}, OIDNoticeOfDisconnection, nil)
+	return AppendExtended(dst, 0, &Result{Code: code, Message: message}, OIDNoticeOfDisconnection, nil, nil)
 }
 
 // AppendIntermediate appends an intermediate response (RFC 4511 §4.13).

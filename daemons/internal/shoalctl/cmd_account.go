@@ -189,11 +189,7 @@ func (t *tool) cmdAccountShow() *cobra.Command {
 		Short: "Show an account",
 		Args:  exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
-				account, err := a.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
+			return t.readAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				v := viewAccount(account)
 				return t.show(v, func() {
 					t.say("address   %s", printable(v.Address))

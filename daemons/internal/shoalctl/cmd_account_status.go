@@ -53,11 +53,7 @@ back at once. Change the password, or remove the app password, to keep them out.
 		Example: "  shoalctl account logout carol@example.test",
 		Args:    exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
-				account, err := a.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
+			return t.changeAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				if err := a.EndSessions(cmd.Context(), account); err != nil {
 					return err
 				}

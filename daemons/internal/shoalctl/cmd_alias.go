@@ -129,11 +129,7 @@ it does not; without either that stays as it is, and a new forward does not keep
 			if keep && drop {
 				return usageError{errors.New("--keep and --no-keep exclude each other")}
 			}
-			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
-				account, err := a.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
+			return t.changeAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				v := forwardView{account.Address, slices.Clone(account.Forward), keep || account.ForwardKeep && !drop}
 				for _, to := range args[1:] {
 					if slices.Contains(account.Addresses, strings.ToLower(to)) {
@@ -211,11 +207,7 @@ func (t *tool) cmdForwardDelete() *cobra.Command {
 		Short: "Send the mail of an account on no more, or not to these addresses",
 		Args:  minArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
-				account, err := a.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
+			return t.changeAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				v := forwardView{Address: account.Address, To: []string{}, Keep: account.ForwardKeep}
 				if len(args) > 1 {
 					for _, to := range args[1:] {

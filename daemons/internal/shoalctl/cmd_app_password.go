@@ -68,11 +68,7 @@ hash. It cannot change the account's password.`,
 			}
 			var shown string
 			n.ID, n.Secret, shown = authn.NewAppPassword()
-			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
-				account, err := a.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
+			return t.changeAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				if err := a.AddAppPassword(cmd.Context(), account, n); err != nil {
 					return err
 				}
@@ -97,11 +93,7 @@ func (t *tool) cmdAppPasswordList() *cobra.Command {
 		Example: "  shoalctl app-password list carol@example.test",
 		Args:    exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
-				account, err := a.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
+			return t.readAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				list, err := a.AppPasswords(cmd.Context(), account)
 				if err != nil {
 					return err
@@ -136,11 +128,7 @@ func (t *tool) cmdAppPasswordRemove() *cobra.Command {
 		Example: "  shoalctl app-password remove carol@example.test k3fa",
 		Args:    exactArgs("the address", "the id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
-				account, err := a.Account(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
+			return t.changeAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				if err := a.RemoveAppPassword(cmd.Context(), account, strings.ToLower(args[1])); err != nil {
 					return err
 				}

@@ -99,8 +99,23 @@ func chooseVault(all []*vaultView, name string) (*vaultView, error) {
 	return nil, fmt.Errorf("%w: vault %s", errNoSuchEntry, name)
 }
 
-// unhurried is the client without its time limit, for what takes as long as it takes.
-func (k *control) unhurried() *http.Client { return &http.Client{Transport: k.client.Transport} }
+// long asks without a time limit, for what takes as long as it takes; whatever is no success is an error.
+func (k *control) long(ctx context.Context, method, address, path string, body io.Reader) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, body)
+	if err != nil {
+		return nil, err
+	}
+	unhurried := &http.Client{Transport: k.client.Transport}
+	response, err := unhurried.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		defer response.Body.Close()
+		return nil, refused(response)
+	}
+	return response, nil
+}
 
 // refused makes an error of an answer that is no success.
 func refused(response *http.Response) error {
@@ -117,18 +132,11 @@ func (k *control) fetch(ctx context.Context, address, path, name string) (n int6
 	if _, err := os.Lstat(name); err == nil {
 		return 0, fmt.Errorf("%w: %s", errTargetExists, name)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, nil)
-	if err != nil {
-		return 0, err
-	}
-	response, err := k.unhurried().Do(request)
+	response, err := k.long(ctx, http.MethodGet, address, path, nil)
 	if err != nil {
 		return 0, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return 0, refused(response)
-	}
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".part-") // mode 0600
 	if err != nil {
 		return 0, err
@@ -145,18 +153,11 @@ func (k *control) fetch(ctx context.Context, address, path, name string) (n int6
 
 // put sends a file and reads lines of progress; it returns the number of the last.
 func (k *control) put(ctx context.Context, address, path string, body io.Reader, progress func(int64)) (n int64, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://"+address+path, body)
-	if err != nil {
-		return 0, err
-	}
-	response, err := k.unhurried().Do(request)
+	response, err := k.long(ctx, http.MethodPut, address, path, body)
 	if err != nil {
 		return 0, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return 0, refused(response)
-	}
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		var step struct {
 			Entries int64

@@ -78,3 +78,23 @@ func (c *Config) settle(ctx context.Context, vaults []dirclient.Server) (late []
 		}
 	}
 }
+
+// readAccount looks an account up by its address.
+func (t *tool) readAccount(ctx context.Context, address string, f func(*dirclient.Admin, *dirclient.Account) error) error {
+	return t.withAdmin(ctx, onAccount(ctx, address, f))
+}
+
+// changeAccount is withChange for one account.
+func (t *tool) changeAccount(ctx context.Context, address string, f func(*dirclient.Admin, *dirclient.Account) error) error {
+	return t.withChange(ctx, onAccount(ctx, address, f))
+}
+
+func onAccount(ctx context.Context, address string, f func(*dirclient.Admin, *dirclient.Account) error) func(*dirclient.Admin) error {
+	return func(a *dirclient.Admin) error {
+		account, err := a.Account(ctx, address)
+		if err != nil {
+			return err
+		}
+		return f(a, account)
+	}
+}

@@ -176,5 +176,5 @@ func (c *Config) Check(context.Context) error {
 			return err
 		}
 	}
-	return checkIdentity(creds, c.Server.Name)
+	return kit.OwnIdentity(creds, pki.RoleSwitch, c.Server.Name)
 }

@@ -2,75 +2,33 @@ package switchd
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"shoal/daemons/internal/clock"
-	"shoal/daemons/internal/dirclient"
-	"shoal/daemons/internal/kit"
 )
 
 // watchEvery is how often the directory is asked whether it is there.
 const watchEvery = 30 * time.Second
 
-// directoryWatch remembers when the directory was last there.
-type directoryWatch struct {
-	dir   *dirclient.Client
-	env   *kit.Env
-	grace time.Duration // how long the switch counts as ready without the directory
-
-	mu      sync.Mutex
-	reached bool          // at least once
-	last    time.Duration // when last, on Clock.Boot
-}
-
-func newDirectoryWatch(dir *dirclient.Client, env *kit.Env, grace time.Duration) *directoryWatch {
-	return &directoryWatch{dir: dir, env: env, grace: grace}
-}
-
-// run asks now and then until ctx ends: soon again while the directory was never reached.
-func (w *directoryWatch) run(ctx context.Context) {
+// watchDirectory asks for the directory now and then until ctx ends, and says it once if it was never there.
+func (s *mailSwitch) watchDirectory(ctx context.Context) {
 	said := false
 	for {
-		err := w.ping(ctx)
-		w.mu.Lock()
-		reached := w.reached
-		w.mu.Unlock()
-		wait := watchEvery
-		if !reached {
-			wait = time.Second
-		}
-		if err != nil && !reached && !said && ctx.Err() == nil {
+		err := s.directory.Ping(ctx)
+		if err != nil && !s.directory.Reached() && !said && ctx.Err() == nil {
 			said = true
-			w.env.Log.Error("the directory cannot be reached: mail and logins are answered \"try again later\" until it is: check directory { uris } and that a directory server runs there",
+			s.env.Log.Error("the directory cannot be reached: mail and logins are answered \"try again later\" until it is: check directory { uris } and that a directory server runs there",
 				"event", "directory-unreached", "error", err)
 		}
-		if clock.Sleep(ctx, w.env.Clock, wait) != nil {
+		if clock.Sleep(ctx, s.env.Clock, s.directory.Wait(watchEvery)) != nil {
 			return
 		}
 	}
 }
 
-// ping asks the directory and notes when it answered.
-func (w *directoryWatch) ping(ctx context.Context) error {
-	err := w.dir.Ping(ctx)
-	if err == nil {
-		w.mu.Lock()
-		w.reached, w.last = true, w.env.Clock.Boot()
-		w.mu.Unlock()
-	}
-	return err
-}
-
 // Ready returns nil when mail can be taken.
 func (s *mailSwitch) Ready(ctx context.Context) error {
-	err := s.watch.ping(ctx)
-	s.watch.mu.Lock()
-	defer s.watch.mu.Unlock()
-	if err != nil && s.watch.reached && s.env.Clock.Boot()-s.watch.last <= s.watch.grace {
-		return nil
-	}
-	return err
+	return s.directory.Ready(ctx)
 }
 
 // Status is shown to operators.
@@ -83,7 +41,7 @@ func (s *mailSwitch) Status(ctx context.Context) map[string]any {
 	}
 	sums, open := s.sample()
 	status := map[string]any{
-		"directory":   state(s.watch.ping(ctx)),
+		"directory":   state(s.directory.Ping(ctx)),
 		"boxes":       state(s.boxes.Ping(ctx)),
 		"connections": open,
 		"messages":    sums["shoal_smtp_messages_total"],

@@ -18,7 +18,7 @@ func (s *mailSwitch) buildQueue(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	s.undo = append(s.undo, s.remote.Close)
+	s.Undone(s.remote.Close)
 	s.queue, err = queue.Open(queue.Options{
 		Server: s.env.Server, Path: c.Queue.Path, ID: c.Queue.ID, FS: vfs.OS(), Clock: s.env.Clock, Log: s.env.Log, Metrics: s.env.Metrics,
 		Beat: c.Queue.Beat, DeadAfter: c.Queue.DeadAfter, MaxEntries: c.Queue.MaxEntries,
@@ -26,7 +26,7 @@ func (s *mailSwitch) buildQueue(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	s.undo = append(s.undo, s.queue.Close)
+	s.Undone(s.queue.Close)
 	runner, err := relay.New(relay.Options{
 		Queue: s.queue, Router: s.router, Local: relay.LMTP{Transport: s.boxes}, Remote: s.remote, Settings: c.Relay, Hostname: c.hostname(),
 		NewID: s.traces.Next, Log: s.env.Log, Metrics: s.env.Metrics, Clock: s.env.Clock,
@@ -35,7 +35,7 @@ func (s *mailSwitch) buildQueue(c *Config) (err error) {
 		return err
 	}
 	s.work = newWorker(runner)
-	s.undo = append(s.undo, s.work.close)
+	s.Undone(s.work.close)
 	s.controlQueue()
 	return nil
 }

@@ -18,8 +18,6 @@ package switchd
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -50,30 +48,23 @@ func Spec() kit.Spec {
 
 // mailSwitch is one running switch.
 type mailSwitch struct {
-	env    *kit.Env
-	public *pki.Public
-	dir    *dirclient.Client
-	auth   *authn.Authenticator
-	sender *hint.Sender
-	hints  *hint.Server
-	router *route.Router
-	boxes  *deliver.Transport
-	watch  *directoryWatch
-	queue  *queue.Queue     // nil: none is configured
-	remote *outbound.Client // with queue
-	work   *worker          // with queue
-	traces *smtpsession.Traces
+	env       *kit.Env
+	public    *pki.Public
+	dir       *dirclient.Client
+	auth      *authn.Authenticator
+	sender    *hint.Sender
+	hints     *hint.Server
+	router    *route.Router
+	boxes     *deliver.Transport
+	directory *dirclient.Presence
+	queue     *queue.Queue     // nil: none is configured
+	remote    *outbound.Client // with queue
+	work      *worker          // with queue
+	traces    *smtpsession.Traces
 
 	servers   map[string]*smtpsession.Server // by kind
-	listeners []listening
-	undo      []func() error // what Close does, last first
-}
-
-// listening is one listener with who serves it.
-type listening struct {
-	name  string
-	l     net.Listener
-	serve func(net.Listener) error
+	listeners []kit.Listening
+	kit.Undo
 }
 
 // build constructs a switch in order; what was made is closed again when a later part fails.
@@ -84,13 +75,11 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := checkIdentity(env.Creds, env.Server); err != nil {
+	if err := kit.OwnIdentity(env.Creds, pki.RoleSwitch, env.Server); err != nil {
 		return nil, err
 	}
-	if c.PublicTLS != nil {
-		if s.public, err = pki.OpenPublic(c.PublicTLS.CertFile, c.PublicTLS.KeyFile, pki.WithClock(env.Clock.Now), pki.WithLog(env.Log)); err != nil {
-			return nil, err
-		}
+	if s.public, err = env.Public(c.PublicTLS); err != nil {
+		return nil, err
 	}
 	if err := s.buildDirectory(c); err != nil {
 		return nil, err
@@ -119,21 +108,9 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.listeners = append(s.listeners, listening{l.Name, bound, serve})
+		s.listeners = append(s.listeners, kit.Listening{Name: l.Name, Listener: bound, Serve: serve})
 	}
 	return s, nil
-}
-
-// checkIdentity makes sure that the certificate is this server's own.
-func checkIdentity(creds *pki.Credentials, server string) error {
-	if creds == nil {
-		return errors.New("switchd needs an identity block")
-	}
-	if creds.Role() != pki.RoleSwitch || creds.Name() != server {
-		return fmt.Errorf("the certificate in the identity block is of shoal://%s/%s, but this server is shoal://%s/%s: install its own certificate, or correct server { name }",
-			creds.Role(), creds.Name(), pki.RoleSwitch, server)
-	}
-	return nil
 }
 
 func (s *mailSwitch) buildDirectory(c *Config) error {
@@ -151,8 +128,8 @@ func (s *mailSwitch) buildDirectory(c *Config) error {
 	if s.dir, err = dirclient.New(o); err != nil {
 		return err
 	}
-	s.undo = append(s.undo, s.dir.Close)
-	s.watch = newDirectoryWatch(s.dir, s.env, c.Directory.CacheStaleLife)
+	s.Undone(s.dir.Close)
+	s.directory = dirclient.NewPresence(s.dir, c.Directory.CacheStaleLife)
 	s.sender, err = hint.NewSender(hint.SenderOptions{
 		Server: s.env.Server, Directory: s.dir, TLS: s.env.Creds.ClientTLS(pki.RoleBox, pki.RoleSwitch), Settings: &c.Hints,
 		Log: s.env.Log, Metrics: s.env.Metrics, Clock: s.env.Clock,
@@ -160,7 +137,7 @@ func (s *mailSwitch) buildDirectory(c *Config) error {
 	if err != nil {
 		return err
 	}
-	s.undo = append(s.undo, s.sender.Close)
+	s.Undone(s.sender.Close)
 	s.auth, err = authn.New(authn.Options{
 		Directory: s.dir, Suffix: s.dir.Suffix(), Settings: &c.Login, Metrics: s.env.Metrics, Clock: s.env.Clock,
 		Server: s.env.Server, Peers: s.sender, Log: s.env.Log,
@@ -179,7 +156,7 @@ func (s *mailSwitch) buildDirectory(c *Config) error {
 	if err != nil {
 		return err
 	}
-	s.undo = append(s.undo, s.hints.Close)
+	s.Undone(s.hints.Close)
 	s.router, err = route.New(route.Options{Directory: s.dir, Settings: c.Route, Metrics: s.env.Metrics})
 	return err
 }
@@ -192,7 +169,7 @@ func (s *mailSwitch) buildDelivery(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	s.undo = append(s.undo, s.boxes.Close)
+	s.Undone(s.boxes.Close)
 	return nil
 }
 
@@ -238,7 +215,7 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 			return err
 		}
 		s.servers[k] = server
-		s.undo = append(s.undo, server.Close)
+		s.Undone(server.Close)
 	}
 	return nil
 }
@@ -246,15 +223,10 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 // Run serves until ctx ends.
 func (s *mailSwitch) Run(ctx context.Context) error {
 	failed := make(chan error, len(s.listeners)+1)
-	for _, l := range s.listeners {
-		go func() {
-			if err := l.serve(l.l); err != nil {
-				failed <- fmt.Errorf("listener %q: %w", l.name, err)
-			}
-		}()
-	}
-	go s.watch.run(ctx)
-	go s.auth.Run(ctx)
+	var all sync.WaitGroup
+	kit.Serve(s.listeners, &all, failed)
+	all.Go(func() { s.watchDirectory(ctx) })
+	all.Go(func() { s.auth.Run(ctx) })
 	if s.work != nil {
 		s.work.start(failed)
 	}
@@ -282,17 +254,6 @@ func (s *mailSwitch) Drain(ctx context.Context) error {
 	all.Wait()
 	if s.work != nil {
 		s.work.stop(ctx) // nothing more comes in; what is under way may end
-	}
-	return errors.Join(errs...)
-}
-
-// Close undoes the construction, last first.
-func (s *mailSwitch) Close() error {
-	var errs []error
-	for len(s.undo) > 0 {
-		last := s.undo[len(s.undo)-1]
-		s.undo = s.undo[:len(s.undo)-1]
-		errs = append(errs, last())
 	}
 	return errors.Join(errs...)
 }

@@ -35,7 +35,7 @@ func (v *vault) openReplica(c *Config) error {
 	}
 	v.verify = verify
 	v.link = newLink(s, c.ShadowDN(), verify, v.masterURIs, v.env.Log.Warn)
-	v.undo = append(v.undo, v.link.close)
+	v.Undone(v.link.close)
 	v.replica, err = replica.New(replica.Options{
 		Store: v.store, Providers: s.Provider, TLS: verify, BindDN: c.ShadowDN(),
 		Password: func() (string, error) {

@@ -83,7 +83,7 @@ type vault struct {
 	acting   sync.WaitGroup
 
 	listeners []listening
-	undo      []func() error // what Close does, last first
+	kit.Undo
 }
 
 type listening struct {
@@ -161,7 +161,7 @@ func (v *vault) openStore(c *Config) error {
 		return err
 	}
 	v.indexes = c.Database.Indexes
-	v.undo = append(v.undo, v.store.Close)
+	v.Undone(v.store.Close)
 	return nil
 }
 
@@ -203,7 +203,7 @@ func (v *vault) openServer(c *Config) error {
 	if v.server, err = ldapsession.New(o); err != nil {
 		return err
 	}
-	v.undo = append(v.undo, v.server.Close)
+	v.Undone(v.server.Close)
 	return v.showReign()
 }
 
@@ -238,17 +238,6 @@ func (v *vault) Run(ctx context.Context) error {
 
 // Drain finishes what is under way and takes leave of the clients.
 func (v *vault) Drain(ctx context.Context) error { return v.server.Shutdown(ctx) }
-
-// Close undoes the construction, last first.
-func (v *vault) Close() error {
-	var errs []error
-	for len(v.undo) > 0 {
-		last := v.undo[len(v.undo)-1]
-		v.undo = v.undo[:len(v.undo)-1]
-		errs = append(errs, last())
-	}
-	return errors.Join(errs...)
-}
 
 // Reload takes up limits, indexes, the root password and the certificate.
 func (v *vault) Reload(_ context.Context, c kit.Config) error {
