@@ -58,13 +58,13 @@ func (s *session) stream(r *io.SectionReader) {
 
 // whole is the message, or the part of it that a partial item asks for.
 func (c *content) whole(item *imapwire.FetchItem) *io.SectionReader {
-	size := c.file.Size()
+	size := c.size
 	offset, length := int64(0), size
 	if item.Partial {
 		offset = int64(min(item.Offset, uint64(size)))
 		length = int64(min(item.Length, uint64(size-offset)))
 	}
-	return io.NewSectionReader(c.file, offset, length)
+	return io.NewSectionReader(c.text, offset, length)
 }
 
 var sectionSpecifiers = map[imapwire.SectionText]imap.PartSpecifier{
@@ -94,7 +94,7 @@ func (s *session) fetchSection(tag string, item *imapwire.FetchItem, c *content)
 	if item.Partial {
 		want.Partial = &imap.SectionPartial{Offset: int64(item.Offset), Size: int64(item.Length)}
 	}
-	section, err := c.root.Section(c.file, &want)
+	section, err := c.root.Section(c.text, &want)
 	if errors.Is(err, message.ErrNoSection) {
 		e.Raw("NIL")
 		return nil
@@ -118,7 +118,7 @@ var unknownCTE = no("UNKNOWN-CTE", "The part has a transfer encoding that cannot
 func (s *session) fetchBinary(f *fetch, item *imapwire.FetchItem, c *content) error {
 	e := &s.enc
 	e.Raw(item.SectionTag).SP()
-	size, err := c.root.BinarySize(c.file, item.Part)
+	size, err := c.root.BinarySize(c.text, item.Part)
 	if done, err := s.binaryProblem(f, err, "NIL"); done {
 		return err
 	}
@@ -128,7 +128,7 @@ func (s *session) fetchBinary(f *fetch, item *imapwire.FetchItem, c *content) er
 		size -= min(size, int64(item.Offset))
 		size = min(size, int64(item.Length))
 	}
-	r, err := c.root.Binary(c.file, &want)
+	r, err := c.root.Binary(c.text, &want)
 	if done, err := s.binaryProblem(f, err, "NIL"); done {
 		return err
 	}
@@ -138,7 +138,7 @@ func (s *session) fetchBinary(f *fetch, item *imapwire.FetchItem, c *content) er
 
 func (s *session) fetchBinarySize(f *fetch, item *imapwire.FetchItem, c *content) error {
 	s.enc.Raw(item.SectionTag).SP()
-	size, err := c.root.BinarySize(c.file, item.Part)
+	size, err := c.root.BinarySize(c.text, item.Part)
 	if done, err := s.binaryProblem(f, err, "0"); done {
 		return err
 	}

@@ -2,6 +2,7 @@ package imapsession
 
 import (
 	"context"
+	"io"
 	"slices"
 	"sync"
 
@@ -114,7 +115,9 @@ func (r *reading) end() {
 // content is what is at hand of one message, as the reading asked for; valid until the next message is opened.
 type content struct {
 	file     *mailstore.MessageFile // nil where the summary says all
-	root     *message.Part          // all parts, or the header only
+	text     io.ReaderAt            // the file, or its view as text (message.Textual); size is what there is of it
+	size     int64
+	root     *message.Part // all parts, or the header only
 	envelope *message.Envelope
 	fields   *message.View // where the kept header fields are taken from the summary
 	preview  string
@@ -140,18 +143,26 @@ func (s *session) openContent(ctx context.Context, m *mailstore.Message, r *read
 	}
 	c.file = file
 	n := r.need
+	if c.text, c.size, err = message.Textual(file, file.Size(), known && r.file == needHeader || !known && n == needHeader); err != nil {
+		file.Close()
+		return nil, err
+	}
+	viewed := c.text != io.ReaderAt(file)
+	if viewed { // no summary is kept of what is shown otherwise than it is stored
+		known, c.root, c.envelope, c.fields = false, nil, nil, nil
+	}
 	if known {
 		if n = r.file; c.root != nil {
 			n = needBytes
 		}
-	} else if r.sections != 0 && r.derived != nil && file.Bytes() != nil {
+	} else if r.sections != 0 && r.derived != nil && file.Bytes() != nil && !viewed {
 		n = needStructure // costs little now, and will be asked for
 	}
 	switch n {
 	case needHeader:
-		c.root, err = message.ParseHeader(file, file.Size(), message.Limits{})
+		c.root, err = message.ParseHeader(c.text, c.size, message.Limits{})
 	case needStructure:
-		c.root, err = message.Parse(file, file.Size(), message.Limits{})
+		c.root, err = message.Parse(c.text, c.size, message.Limits{})
 	}
 	if err == nil && !known {
 		err = r.derive(m, c, n)
@@ -202,12 +213,12 @@ func (r *reading) derive(m *mailstore.Message, c *content, n need) (err error) {
 	}
 	c.envelope = c.root.Envelope
 	if r.preview {
-		if c.preview, err = message.Preview(c.file, c.root, previewLength); err != nil {
+		if c.preview, err = message.Preview(c.text, c.root, previewLength); err != nil {
 			return err
 		}
 	}
 	// What was left out for its size would be again.
-	if r.derived == nil || r.sections == 0 || r.view.Omitted() && (!r.preview || r.view.Has(message.SectionPreview)) || !c.file.Intact(m) {
+	if c.text != io.ReaderAt(c.file) || r.derived == nil || r.sections == 0 || r.view.Omitted() && (!r.preview || r.view.Has(message.SectionPreview)) || !c.file.Intact(m) {
 		return nil
 	}
 	sum, err := message.Summarize(c.file, m.Size, c.root, n == needStructure)

@@ -187,7 +187,7 @@ func (q *searcher) look(ctx context.Context, m *mailstore.Message) error {
 	case c.fields != nil && q.strings.KeptOnly():
 		q.answers = q.strings.MatchFields(c.fields.Fields())
 	default:
-		if q.answers, err = q.strings.Match(c.file, c.root); err != nil {
+		if q.answers, err = q.strings.Match(c.text, c.root); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,9 @@
 //   - When it is not certain whether a commit stands the reply is 451: at least once, never lost.
 //   - A message whose ENVID says that it is tried again is not delivered to a mailbox that has it (again.go).
 //
+// BODY=BINARYMIME is taken (RFC 3030 §3) and stored as it comes, as is everything that BDAT brings: who reads it in a protocol of
+// text gets the view of message.Textual.
+//
 // The framing, the limits on lines, connections and time are smtpguard's. STARTTLS with a client certificate of a
 // switch or an operator is demanded before MAIL.
 //
@@ -161,7 +164,7 @@ func New(o Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
 	s.guard, err = smtpguard.New(smtpguard.Options{
-		Hostname: o.Hostname, LMTP: true, DSN: true, Backend: backend{s}, Listener: "lmtp",
+		Hostname: o.Hostname, LMTP: true, DSN: true, Binary: true, Backend: backend{s}, Listener: "lmtp",
 		TLS: o.TLS, RequireTLS: !o.Plaintext,
 		MaxMessageBytes: o.MaxMessageBytes, MaxRecipients: o.MaxRecipients,
 		MaxConnections: o.MaxConnections, MaxConnectionsPerAddress: o.MaxConnectionsPerAddress,

@@ -327,15 +327,16 @@ func (c *Conn) mail(arg string) {
 			c.deny(badPath + sentence(err))
 			return
 		}
-		params, utf8, reply := c.mailParams(params)
-		if reply == "" && !utf8 && !a.IsASCII() {
+		tx := transaction{open: true, end: time.Now().Add(c.g.o.TransactionTimeout)}
+		params, reply := c.mailParams(params, &tx)
+		if reply == "" && !tx.utf8 && !a.IsASCII() {
 			reply = "553 5.6.7 An address like this needs the SMTPUTF8 parameter"
 		}
 		if reply != "" {
 			c.deny(reply)
 			return
 		}
-		c.tx = transaction{open: true, utf8: utf8, end: time.Now().Add(c.g.o.TransactionTimeout)}
+		c.tx = tx
 		c.send("MAIL FROM:"+a.Path(), params)
 	}
 }
@@ -375,12 +376,16 @@ func (c *Conn) rcpt(arg string) {
 }
 
 // mailParams checks the parameters of MAIL and answers what go-smtp would read wrongly: SIZE (RFC 1870 §4)
-// beyond 32 bits.
-func (c *Conn) mailParams(s string) (params string, utf8 bool, reply string) {
+// beyond 32 bits, and BODY=BINARYMIME (RFC 3030 §3), whose chunks go-smtp does not get to see: it learns 8BITMIME.
+func (c *Conn) mailParams(s string, tx *transaction) (params, reply string) {
 	params, reply = checkParams(s, func(key, value string) string {
 		switch key {
 		case "SMTPUTF8":
-			utf8 = true
+			tx.utf8 = true
+		case "BODY":
+			if tx.binary = strings.EqualFold(value, "BINARYMIME"); tx.binary && !c.g.o.Binary {
+				return "504 5.5.4 BINARYMIME is not offered here"
+			}
 		case "SIZE":
 			if value == "" || strings.Trim(value, "0123456789") != "" || len(value) > 20 {
 				return badSyntax + "SIZE needs a number"
@@ -391,7 +396,16 @@ func (c *Conn) mailParams(s string) (params string, utf8 bool, reply string) {
 		}
 		return ""
 	})
-	return params, utf8, reply
+	if tx.binary {
+		fields := strings.Fields(params)
+		for i, f := range fields {
+			if key, _, _ := strings.Cut(f, "="); strings.EqualFold(key, "BODY") {
+				fields[i] = "BODY=8BITMIME"
+			}
+		}
+		params = strings.Join(fields, " ")
+	}
+	return params, reply
 }
 
 // checkParams holds the parameters of MAIL and RCPT to their syntax, once each:
@@ -422,13 +436,15 @@ func checkParams(s string, look func(key, value string) string) (params, reply s
 	return strings.Join(fields, " "), ""
 }
 
-// data: RFC 5321 §4.1.1.4; RFC 2033 §4.2 wants 503 without a recipient.
+// data: RFC 5321 §4.1.1.4; RFC 2033 §4.2 wants 503 without a recipient, RFC 3030 §3 for BODY=BINARYMIME.
 func (c *Conn) data(arg string) {
 	switch {
 	case arg != "":
 		c.deny(badSyntax + "DATA has no arguments")
 	case c.tx.rcpts == 0:
 		c.deny(badSequence + "There is no recipient that was accepted")
+	case c.tx.binary:
+		c.deny(badSequence + "A message of BODY=BINARYMIME is sent with BDAT")
 	default:
 		c.send("DATA")
 	}

@@ -84,8 +84,9 @@ type Conn struct {
 type transaction struct {
 	open     bool
 	utf8     bool
-	rcpts    int // accepted
-	offered  int // RCPT commands
+	binary   bool // BODY=BINARYMIME
+	rcpts    int  // accepted
+	offered  int  // RCPT commands
 	end      time.Time
 	chunk    int64 // octets of the BDAT chunk at hand that are still to come
 	chunkEnd bool  // that chunk is the last
@@ -115,6 +116,9 @@ func (c *Conn) Hello() string { return c.helo }
 
 // Extended reports whether the client said EHLO or LHLO, not HELO.
 func (c *Conn) Extended() bool { return c.extended }
+
+// Binary reports whether the message of the transaction at hand is BODY=BINARYMIME. The session's MailOptions say 8BITMIME then.
+func (c *Conn) Binary() bool { return c.tx.binary }
 
 // The deadlines are the guard's own; these do nothing.
 

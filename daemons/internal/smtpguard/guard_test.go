@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -193,10 +194,19 @@ func TestScripts(t *testing.T) {
 	}
 	add("smtp", Options{})
 	add("lmtp", Options{LMTP: true, DSN: true})
+	_, addr, kept := serve(t, Options{LMTP: true, Binary: true, MaxErrors: 100})
+	targets["binary"] = dial(addr)
 	add("tls", Options{TLS: tlsConfig, Auth: true})
 	add("strict", Options{TLS: tlsConfig, Auth: true, RequireTLS: true})
 	add("small", Options{MaxMessageBytes: 1000, MaxTextLine: 100, MaxRecipients: 2, MaxErrors: 5})
 	dialogue.RunFiles(t, "testdata/*.txt", targets)
+	var texts []string
+	for _, m := range kept.accepted() {
+		texts = append(texts, m.text)
+	}
+	if want := []string{"\x00\n\r.\r\n.\r\n", "\x00", "x\r\n", "x"}; !slices.Equal(texts, want) {
+		t.Errorf("the messages of binarymime.txt are %q, want %q", texts, want)
+	}
 }
 
 func TestNewRefuses(t *testing.T) {

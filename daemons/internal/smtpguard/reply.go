@@ -104,15 +104,20 @@ func (c *Conn) replyLine(line []byte) {
 }
 
 // helloLine completes the answer to EHLO (RFC 5321 §4.1.1.1): the server's own name first, and STARTTLS
-// (RFC 3207 §4), which only the guard can offer. It leaves DSN out unless it is to be announced.
+// (RFC 3207 §4) and BINARYMIME (RFC 3030 §3), which only the guard can offer. It leaves DSN out unless it is to be announced.
 func (c *Conn) helloLine(line []byte, final bool) []byte {
 	switch {
 	case bytes.HasPrefix(line[4:], []byte("Hello ")):
 		return fmt.Appendf(nil, "250%c%s greets %s", line[3], c.g.o.Hostname, c.helo)
 	case !final && !c.g.o.DSN && string(line) == "250-DSN":
 		return nil
-	case final && c.g.o.TLS != nil && c.tls == nil:
-		c.out = append(c.out, "250-STARTTLS\r\n"...)
+	case final:
+		if c.g.o.Binary {
+			c.out = append(c.out, "250-BINARYMIME\r\n"...)
+		}
+		if c.g.o.TLS != nil && c.tls == nil {
+			c.out = append(c.out, "250-STARTTLS\r\n"...)
+		}
 	}
 	return line
 }

@@ -16,7 +16,7 @@
 //	command  = verb [SP arguments] CRLF     at most MaxCommandLine octets; no control characters; UTF-8
 //	auth     = base64 CRLF                  after a 334 reply; at most MaxAuthLine octets (RFC 4954 §4)
 //	data     = *( [.] text CRLF ) . CRLF    after a 354 reply; a CR or LF that stands alone is never a line end
-//	bdat     = size octets                  after BDAT (RFC 3030 §2); any octets
+//	bdat     = size octets                  after BDAT (RFC 3030 §2); any octets. The only framing of BODY=BINARYMIME
 //
 // # Invariants
 //
@@ -74,6 +74,7 @@ type Options struct {
 	RequireTLS  bool        // MAIL and AUTH are answered 530 without TLS
 	Auth        bool        // AUTH is offered inside TLS, by sessions that are smtp.AuthSession
 	DSN         bool        // DSN is announced (its parameters are understood in any case)
+	Binary      bool        // BINARYMIME is offered (RFC 3030 §3): the session takes NUL and lines of any kind and length
 
 	MaxMessageBytes          int64 // announced as SIZE; required, at most 4 GiB (which counts as one octet less)
 	MaxTextLine              int   // octets of one line of DATA; 0: DefaultMaxTextLine
