@@ -37,7 +37,9 @@ up: build ## Start the whole service on this machine and follow its logs (Ctrl-C
 
 .PHONY: down
 down: ## Stop the service that `make up` started
-	@if [ -x bin/shoalctl ]; then exec bin/shoalctl down; else echo "bin/shoalctl is not built: nothing was started from here"; fi
+	@if [ -x bin/shoalctl ]; then exec bin/shoalctl down; \
+	elif [ -e '$(SHOAL_DATA)/run/lock' ]; then go run ./daemons/shoalctl --data '$(SHOAL_DATA)' down; \
+	else echo "nothing was started on $(SHOAL_DATA)"; fi
 
 .PHONY: install-deps
 install-deps: ## Install with apt what the service and its tests need
@@ -48,7 +50,7 @@ check: ## Look at the code without running it: format, vet, staticcheck, floors,
 	@scripts/check
 
 .PHONY: test
-test: build ## Everything: check, unit tests, wire dialogues, cluster, NFS (root; about fifteen minutes)
+test: build ## Everything: check, unit tests, wire dialogues, cluster, images, NFS (root; about forty minutes on two cores)
 	@scripts/test
 
 .PHONY: unit
@@ -117,6 +119,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (20s)
 
 .PHONY: man
 man: build ## Write the manual pages into dist/man, and look whether they are well-formed
+	@scripts/install-deps man-db
 	@rm -rf dist/man && mkdir -p dist/man
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) bin/shoalctl man dist/man
 	@cp docs/man/*.8 dist/man/

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -116,6 +118,9 @@ func (c *cluster) welcome(info Info, rc string) string {
 	p("Read:")
 	p("  curl --cacert %s --user '%s:%s' 'imaps://localhost:%s/INBOX;MAILINDEX=*'", ca, first.Address, first.Password, port(info.Services["imaps"]))
 	p("  mbsync -c %s -a        # copies the mail of each account to %s", shown(rc), shown(c.path("maildir")))
+	if missing := absent("swaks", "curl", "mbsync"); len(missing) > 0 {
+		p("(%s: not installed here; on Debian: apt-get install swaks curl isync)", strings.Join(missing, ", "))
+	}
 	p("Look and change:  %s status   %s account add carol@%s   %s help", ctl, ctl, demoDomain, ctl)
 	if c.Quiet {
 		p("Stop:  %s down. Mail and accounts stay.", ctl)
@@ -124,6 +129,14 @@ func (c *cluster) welcome(info Info, rc string) string {
 	}
 	p("")
 	return b.String()
+}
+
+// absent are those programs that this machine has not.
+func absent(programs ...string) []string {
+	return slices.DeleteFunc(programs, func(name string) bool {
+		_, err := exec.LookPath(name)
+		return err == nil
+	})
 }
 
 // maildir is where the printed mbsync command copies an account's mail.
