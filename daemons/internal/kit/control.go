@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -36,6 +37,18 @@ type operatorKey struct{}
 func Operator(ctx context.Context) string {
 	name, _ := ctx.Value(operatorKey{}).(string)
 	return name
+}
+
+// bodyKey is where a request's context holds its body as it comes.
+type bodyKey struct{}
+
+// Body is the body of a request to the control API without the bound that every r.Body has, for what may be larger: the
+// caller bounds it.
+func Body(r *http.Request) io.Reader {
+	if body, ok := r.Context().Value(bodyKey{}).(io.Reader); ok {
+		return body
+	}
+	return r.Body
 }
 
 // WriteJSON answers a request of the control API.
@@ -97,10 +110,9 @@ func (p *process) operatorsOnly(next http.Handler) http.Handler {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			p.log.Info("operator's command", "event", "command", "operator", name, "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
 		}
-		if r.Method != http.MethodPut { // what is put is a stream: its handler bounds it
-			r.Body = http.MaxBytesReader(w, r.Body, httpMaxBody)
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), operatorKey{}, name)))
+		ctx := context.WithValue(context.WithValue(r.Context(), operatorKey{}, name), bodyKey{}, io.Reader(r.Body))
+		r.Body = http.MaxBytesReader(w, r.Body, httpMaxBody)
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

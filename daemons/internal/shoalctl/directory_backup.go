@@ -105,6 +105,11 @@ func (k *control) long(ctx context.Context, method, address, path string, body i
 	if err != nil {
 		return nil, err
 	}
+	if f, ok := body.(*os.File); ok { // so that what is too large is refused before it is sent
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && st.Size() > 0 {
+			request.ContentLength = st.Size()
+		}
+	}
 	unhurried := &http.Client{Transport: k.client.Transport}
 	response, err := unhurried.Do(request)
 	if err != nil {

@@ -129,6 +129,8 @@ type Limits struct {
 	Idle    time.Duration `hcl:"idle,optional" conf:"live" default:"30m" min:"1s"`
 	Unbound time.Duration `hcl:"unbound,optional" conf:"live" default:"1m" min:"1s"`
 	Write   time.Duration `hcl:"write,optional" conf:"live" default:"30s" min:"1s"`
+	// Content bounds the LDIF or the backup by which an operator replaces the whole content over the control API.
+	Content conf.Size `hcl:"content,optional" default:"16 GiB" min:"1 MiB" max:"1 TiB"`
 }
 
 // Password says how passwords are hashed and verified.

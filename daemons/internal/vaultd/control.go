@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"shoal/daemons/internal/dirstore"
+	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/replica"
 )
 
@@ -26,7 +27,9 @@ import (
 // {"done": true, "entries": n} with "verdict" for a check, or {"error": "..."}. The first two end too early when they
 // fail, which HTTP shows: a client that got the end has everything.
 //
-// Reads go on meanwhile; an import or a restore refuses updates while it lasts. Shadows fetch everything anew after one.
+// Reads go on meanwhile; an import refuses updates while it lasts, a restore from when the backup has come and was checked.
+// Shadows fetch everything anew after one. A body is bounded (limits.content), and so is each wait for the client
+// (transfer.go). The log names the operator.
 
 // step is a line of an answer.
 type step struct {
@@ -39,22 +42,22 @@ type step struct {
 func (v *vault) control(c *Config) {
 	mux := v.env.Control
 	mux.HandleFunc("GET /v1/directory/backup", func(w http.ResponseWriter, r *http.Request) {
-		unbounded(w)
 		w.Header().Set("Content-Type", "application/octet-stream")
-		v.stream(r, "backup", func() (int64, error) { return v.store.Backup(w) })
+		v.stream(r, "backup", func() (int64, error) { return v.store.Backup(unhurried(w)) })
 	})
 	mux.HandleFunc("GET /v1/directory/export", func(w http.ResponseWriter, r *http.Request) {
-		unbounded(w)
 		w.Header().Set("Content-Type", "text/x-ldif; charset=utf-8")
-		v.stream(r, "export", func() (int64, error) { return v.store.Export(r.Context(), w, nil) })
+		v.stream(r, "export", func() (int64, error) { return v.store.Export(r.Context(), unhurried(w), nil) })
 	})
 	mux.HandleFunc("PUT /v1/directory/import", func(w http.ResponseWriter, r *http.Request) {
-		v.replace(w, r, c, func(tell func(int64)) (int64, error) {
-			return v.store.Import(r.Context(), c.RootDN(), r.Body, tell)
+		v.replace(w, r, c, func(body io.Reader, tell func(int64)) (int64, error) {
+			return v.store.Import(r.Context(), c.RootDN(), body, tell)
 		})
 	})
 	mux.HandleFunc("PUT /v1/directory/restore", func(w http.ResponseWriter, r *http.Request) {
-		v.replace(w, r, c, func(tell func(int64)) (int64, error) { return v.restore(r.Context(), c, r.Body, tell) })
+		v.replace(w, r, c, func(body io.Reader, tell func(int64)) (int64, error) {
+			return v.restore(r.Context(), c, body, tell)
+		})
 	})
 	mux.HandleFunc("GET /v1/directory/verify", func(w http.ResponseWriter, r *http.Request) {
 		say := lines(w)
@@ -67,42 +70,52 @@ func (v *vault) control(c *Config) {
 	})
 }
 
-// unbounded lifts the time limits of the server: a client that stops reading is cut off by TCP, or cuts itself off.
-func unbounded(w http.ResponseWriter) {
+// unhurried lifts the time limits of the server for a request, but for a client that does not take its answer.
+func unhurried(w http.ResponseWriter) *outgoing {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Time{}) // HTTP/2 has none for a request
-	_ = c.SetWriteDeadline(time.Time{})
+	return &outgoing{w, c, transferSilence}
 }
 
 func (v *vault) stream(r *http.Request, what string, do func() (int64, error)) {
 	n, err := do()
 	if err != nil {
-		v.env.Log.Warn("directory "+what+" failed", "remote", r.RemoteAddr, "error", err)
+		v.env.Log.Warn("directory "+what+" failed", "operator", kit.Operator(r.Context()), "remote", r.RemoteAddr, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take a part for the whole
 	}
-	v.env.Log.Info("directory "+what, "remote", r.RemoteAddr, "size", n)
+	v.env.Log.Info("directory "+what, "event", "directory-"+what, "operator", kit.Operator(r.Context()), "remote", r.RemoteAddr, "size", n)
 }
 
 // lines answers with lines of JSON, progress not more often than every 200 ms.
 func lines(w http.ResponseWriter) func(step) {
-	unbounded(w)
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	c, out, last := http.NewResponseController(w), json.NewEncoder(w), time.Time{}
-	_ = c.EnableFullDuplex() // HTTP/2 is so already
+	to, last := unhurried(w), time.Time{}
+	out := json.NewEncoder(to)
+	_ = to.c.EnableFullDuplex() // HTTP/2 is so already
 	return func(s step) {
 		if now := time.Now(); s.Done || s.Error != "" || now.Sub(last) > 200*time.Millisecond {
 			last = now
 			if out.Encode(s) == nil {
-				_ = c.Flush() // a client that went away is seen by its context
+				to.flush()
 			}
 		}
 	}
 }
 
 // replace makes a whole new content and answers how it went.
-func (v *vault) replace(w http.ResponseWriter, r *http.Request, c *Config, do func(tell func(int64)) (int64, error)) {
+func (v *vault) replace(w http.ResponseWriter, r *http.Request, c *Config, do func(body io.Reader, tell func(int64)) (int64, error)) {
 	if v.state().Mode != replica.ModeMaster {
 		http.Error(w, "a shadow's content is what its provider says: do it at the master", http.StatusConflict)
+		return
+	}
+	if r.ContentLength > int64(c.Limits.Content) {
+		http.Error(w, tooLarge(c.Limits.Content).Error(), http.StatusRequestEntityTooLarge)
+		return
+	}
+	// The new content is made beside the old one; of a backup there is also the backup itself. An LDIF is about as large
+	// as the database that is made of it.
+	if err := roomFor(c.Database.Path, 2*max(r.ContentLength, 0)); err != nil {
+		http.Error(w, err.Error(), http.StatusInsufficientStorage)
 		return
 	}
 	if !v.replacing.TryLock() {
@@ -111,16 +124,18 @@ func (v *vault) replace(w http.ResponseWriter, r *http.Request, c *Config, do fu
 	}
 	defer v.replacing.Unlock()
 	say := lines(w)
-	n, err := do(func(n int64) { say(step{Entries: n}) })
+	body := &incoming{from: kit.Body(r), c: http.NewResponseController(w), limit: c.Limits.Content, silence: transferSilence}
+	operator := kit.Operator(r.Context())
+	n, err := do(body, func(n int64) { say(step{Entries: n}) })
 	if err == nil {
 		err = v.rule(v.state()) // the content may be of another reign
 	}
 	if err != nil {
-		v.env.Log.Warn("the content of the directory is not replaced", "remote", r.RemoteAddr, "error", err)
+		v.env.Log.Warn("the content of the directory is not replaced", "event", "directory-not-replaced", "operator", operator, "remote", r.RemoteAddr, "error", err)
 		say(step{Entries: n, Error: err.Error()})
 		return
 	}
-	v.env.Log.Info("the content of the directory was replaced", "event", "directory-replaced", "remote", r.RemoteAddr, "entries", n)
+	v.env.Log.Info("the content of the directory was replaced", "event", "directory-replaced", "operator", operator, "remote", r.RemoteAddr, "entries", n)
 	say(step{Entries: n, Done: true})
 }
 

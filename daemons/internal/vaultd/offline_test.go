@@ -175,6 +175,9 @@ func TestControlOfDirectory(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(d.dir, "db")); err != nil || len(left) != 2 { // the database and the reign
 		t.Errorf("in the folder: %v, %v", left, err)
 	}
+	if code, out := ask("POST", "/v1/directory/vote", append([]byte(`{"epoch": 1, "master": "`), bytes.Repeat([]byte("x"), 2<<20)...)); code != 400 || !strings.Contains(out, "too large") {
+		t.Errorf("a vote of two megabytes: %d %s", code, out)
+	}
 	stranger := as(issue(pki.RoleBox, "box1"))
 	if res, err := stranger.Get("https://" + address + "/v1/directory/export"); err == nil {
 		res.Body.Close()
