@@ -91,7 +91,9 @@ func outside() (code int, err error) {
 		}
 	}()
 	runtime.LockOSThread() // the death of the parent is that of its thread
-	cmd := exec.Command("unshare", append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--", os.Args[0]}, os.Args[1:]...)...)
+	// The namespace's first process is a shell, which buries what is orphaned: libvirtd waits for programs that others should bury.
+	cmd := exec.Command("unshare", append([]string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--",
+		"sh", "-c", `"$0" "$@"; exit $?`, os.Args[0]}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), inside+"="+work, "SHOAL_TERRAFORM="+tool)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

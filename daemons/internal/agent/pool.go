@@ -42,16 +42,22 @@ type Member struct {
 }
 
 // Checks in the language of HAProxy, without and with the PROXY header. Each speaks the protocol until the member has
-// shown that it serves. There is no regular expression among them: HAProxy compiles those into memory that it writes and
-// runs, which the agent's unit forbids, and a configuration is checked from within that.
+// shown that it serves. There is no regular expression among them, nor one of HAProxy's own checks that are made of some
+// (smtpchk, ldap-check): it compiles them into memory that it writes and runs, which the agent's unit forbids, and a
+// configuration is checked from within that.
 var checks = map[string][]string{
-	"tcp":  nil,
-	"smtp": {"option smtpchk EHLO lb.shoal"},
-	"ldap": {"option ldap-check"},
+	"tcp": nil,
+	"smtp": {"option tcp-check", "tcp-check connect", "tcp-check expect string 220",
+		`tcp-check send EHLO\ lb.shoal\r\n`, "tcp-check expect string 250", `tcp-check send QUIT\r\n`, "tcp-check expect string 221"},
+	// An anonymous bind of version 3, the code of whose answer is success; then unbind.
+	"ldap": {"option tcp-check", "tcp-check connect", "tcp-check send-binary 300c020101600702010304008000",
+		"tcp-check expect binary 0a0100", "tcp-check send-binary 30050201024200"},
 	"imap": {"option tcp-check", "tcp-check connect", `tcp-check expect string *\ OK`,
 		`tcp-check send A1\ LOGOUT\r\n`, `tcp-check expect string A1\ OK`},
 	"pop3": {"option tcp-check", "tcp-check connect", "tcp-check expect string +OK",
 		`tcp-check send QUIT\r\n`, "tcp-check expect string +OK"},
+	"managesieve": {"option tcp-check", "tcp-check connect", `tcp-check expect string OK`,
+		`tcp-check send LOGOUT\r\n`, `tcp-check expect string OK`},
 	"lmtp": {"option tcp-check", "tcp-check connect", "tcp-check expect string 220",
 		`tcp-check send LHLO\ lb.shoal\r\n`, "tcp-check expect string 250", `tcp-check send QUIT\r\n`, "tcp-check expect string 221"},
 }

@@ -139,7 +139,7 @@ func TestBox(t *testing.T) {
 	}
 	var c boxd.Config
 	m.load(t, "/etc/shoal/boxd.hcl", &c)
-	if c.Server.Name != "box1" || len(c.Volumes) != 2 || c.Volumes[1].Path != "/srv/shoal/vol-02" || len(c.Listeners) != 6 ||
+	if c.Server.Name != "box1" || len(c.Volumes) != 2 || c.Volumes[1].Path != "/srv/shoal/vol-02" || len(c.Listeners) != 7 ||
 		c.Hints.Address != "box1.example.test:7001" || c.Directory.BindDN != "cn=box1,ou=servers,ou=config,o=shoal" || len(c.Listeners[0].ProxyFrom) != 2 {
 		t.Errorf("%+v", c)
 	}
@@ -190,7 +190,7 @@ func TestSwitch(t *testing.T) {
 	}
 	var c switchd.Config
 	m.load(t, "/etc/shoal/switchd.hcl", &c)
-	if c.Hostname != "mx1.example.test" || c.Queue.Path != m.Root+"/var/lib/shoal/switch/queue" || c.Outbound.SmartHost != "[2001:db8::7]:25" || len(c.Listeners) != 3 {
+	if c.Hostname != "mx1.example.test" || c.Queue.Path != m.Root+"/var/lib/shoal/switch/queue" || c.Outbound.SmartHost != "[2001:db8::7]:25" || len(c.Listeners) != 4 || c.Hints.Address != "mx1.example.test:7001" {
 		t.Errorf("%+v", c)
 	}
 	wantParts(t, m.get(t, "/var/lib/shoal/switch/queue/shoal-queue"), "id 6f0c1f0e-90b4-4a0e-8c7e-0d0a5d2f8a11\n")
@@ -203,10 +203,12 @@ const pem = "-----BEGIN CERTIFICATE-----\\nAA==\\n-----END CERTIFICATE-----\\n"
 func TestVault(t *testing.T) {
 	for name, c := range map[string]struct {
 		vault  string
-		shadow bool
+		shadow bool // it follows somebody
+		root   bool // it knows the administrator's password
 	}{
-		"master": {`root_password_hash: "{ARGON2}$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"`, false},
-		"shadow": {`shadow_of: ["ldaps://vault1:636"]`, true},
+		"master":                      {`root_password_hash: "{ARGON2}$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"`, false, true},
+		"shadow":                      {`shadow_of: ["ldaps://vault1:636"]`, true, false},
+		"shadow that may be promoted": {`shadow_of: ["ldaps://vault1:636"], root_password_hash: "{ARGON2}$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"`, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t, "vault")
@@ -216,15 +218,17 @@ func TestVault(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The configuration reads the password; on the machine the daemon's group may, here its owner.
-			if !c.shadow {
+			if c.root {
 				if st, err := os.Stat(m.path("/etc/shoal/root.secret")); err != nil || st.Mode().Perm() != 0o640 {
 					t.Errorf("%v %v", st, err)
 				}
 			}
 			var got vaultd.Config
 			m.load(t, "/etc/shoal/vaultd.hcl", &got)
-			if got.Server.Name != "vault1" || (got.Shadow != nil) != c.shadow || len(got.Listeners) != 2 {
-				t.Errorf("%+v", got)
+			// The master has the block too, for the day on which another one is promoted; it has no provider there.
+			if got.Server.Name != "vault1" || got.Shadow == nil || (len(got.Shadow.Provider) > 0) != c.shadow || len(got.Listeners) != 2 ||
+				got.Shadow.PasswordFile != m.path(identity, "directory.secret") || strings.HasSuffix(got.Root.PasswordFile, "/root.secret") != c.root {
+				t.Errorf("%+v %+v", got, got.Shadow)
 			}
 			if st, err := os.Stat(m.path(identity, "server.key")); err != nil || st.Mode().Perm() != 0o600 {
 				t.Errorf("%v %v", st, err)
@@ -335,7 +339,7 @@ func TestBadSeeds(t *testing.T) {
 		"bad host name":        {"box", "#cloud-config\nhostname: \"a b\"\n", "hostname"},
 		"filter for everybody": {"filter", "#cloud-config\nhostname: f\nshoal: {role: filter}\n", "shoal.peers"},
 		"router id":            {"lb", "#cloud-config\nhostname: l\nshoal: {role: lb, lb: {vrrp: [{interface: eth0, id: 256, priority: 1, addresses: [192.0.2.1/24]}]}}\n", "vrrp[0].id"},
-		"master and shadow":    {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {root_password_hash: \"{ARGON2}x\", shadow_of: [\"ldaps://v:636\"]}}\n", "give one of them"},
+		"master and shadow":    {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {root_password: x, shadow_of: [\"ldaps://v:636\"]}}\n", "give one of them"},
 		"two passwords":        {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {root_password: x, root_password_hash: \"{ARGON2}x\"}}\n", "give one of them"},
 		"shadow's authority":   {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {authority: {ca_key: x}, shadow_of: [\"ldaps://v:636\"]}}\n", "give one of them"},
 		"authority without":    {"vault", "#cloud-config\nhostname: v\nshoal: {role: vault, vault: {root_password: x, authority: {ca_key: x}}}\n", "shoal.vault.authority"},

@@ -91,7 +91,8 @@ type Switch struct {
 	Queue     *Volume  `yaml:"queue"`
 }
 
-// Vault is what a vault needs: a master has the administrator's password or its hash, a shadow its masters.
+// Vault is what a vault needs: a master has the administrator's password or its hash, a shadow its masters, and the hash
+// where it may be promoted.
 type Vault struct {
 	RootPassword     string     `yaml:"root_password"`
 	RootPasswordHash string     `yaml:"root_password_hash"`
@@ -297,9 +298,7 @@ func (s *Seed) checkRole() error {
 		case s.Vault.Authority != nil && (password == "" || !isPEM(s.Vault.Authority.CAKey) || s.Credentials == nil):
 			return errors.New("shoal.vault.authority: it needs ca_key (PEM), shoal.credentials, and root_password by which its entry is made")
 		case password != "":
-		case shadow && hash != "":
-			return errors.New("shoal.vault: root_password_hash is the master's, shadow_of a shadow's: give one of them")
-		case !shadow && !strings.HasPrefix(hash, "{ARGON2}"):
+		case (!shadow || hash != "") && !strings.HasPrefix(hash, "{ARGON2}"):
 			return errors.New("shoal.vault.root_password_hash: a master needs the hash of the administrator's password, which begins with {ARGON2}$argon2id$")
 		}
 	case "lb":

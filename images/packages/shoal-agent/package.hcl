@@ -13,7 +13,7 @@ package "shoal-agent" {
   man   = ["shoal-agent.8"]
   units = ["shoal-agent.service", "shoal-authority.service"]
 
-  peer_ports = [7443, 9145, 9146]
+  peer_ports = [7443, 9145]
 
   lintian = ["statically-linked-binary [usr/sbin/shoal-agent]", "hardening-no-pie [usr/sbin/shoal-agent]"]
 }

@@ -18,9 +18,10 @@ package "shoal-boxd" {
   socket "imaps" { port = 993 }
   socket "pop3" { port = 110 }
   socket "pop3s" { port = 995 }
+  socket "managesieve" { port = 4190 }
   socket "lmtp" { port = 24 }
 
-  open_ports = [110, 143, 993, 995]
+  open_ports = [110, 143, 993, 995, 4190]
   peer_ports = [24, 7001, 9143, 9144]
 
   lintian = ["statically-linked-binary [usr/sbin/boxd]", "hardening-no-pie [usr/sbin/boxd]"]

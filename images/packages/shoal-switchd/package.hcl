@@ -19,7 +19,7 @@ package "shoal-switchd" {
   socket "submissions" { port = 465 }
 
   open_ports = [25, 465, 587]
-  peer_ports = [9025, 9026]
+  peer_ports = [7001, 9025, 9026]
 
   lintian = ["statically-linked-binary [usr/sbin/switchd]", "hardening-no-pie [usr/sbin/switchd]"]
 }

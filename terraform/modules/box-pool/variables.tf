@@ -10,7 +10,7 @@ variable "members" {
 variable "services" {
   description = "Port of each service that the balancers share among the members, by the name of its pool."
   type        = map(number)
-  default     = { imap = 143, imaps = 993, pop3 = 110, pop3s = 995, lmtp = 24 }
+  default     = { imap = 143, imaps = 993, pop3 = 110, pop3s = 995, managesieve = 4190, lmtp = 24 }
 }
 
 variable "agents" {

@@ -12,7 +12,7 @@ variable "nodes" {
 }
 
 variable "pools" {
-  description = "Pools by name: port, check (tcp smtp lmtp imap pop3 ldap), PROXY header, and how long either side may be silent."
+  description = "Pools by name: port, check (tcp smtp lmtp imap pop3 managesieve ldap), PROXY header, and how long either side may be silent."
   type = map(object({
     port           = number
     check          = optional(string, "tcp")
@@ -28,6 +28,7 @@ variable "pools" {
     imaps       = { port = 993 }
     pop3        = { port = 110, check = "pop3", idle_seconds = 900 }
     pop3s       = { port = 995, idle_seconds = 900 }
+    managesieve = { port = 4190, check = "managesieve", idle_seconds = 2100 }
     lmtp        = { port = 24, check = "lmtp", proxy_protocol = false, idle_seconds = 660 }
     ldap        = { port = 389, check = "ldap", proxy_protocol = false, idle_seconds = 7200 }
     ldaps       = { port = 636, proxy_protocol = false, idle_seconds = 7200 }

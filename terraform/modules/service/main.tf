@@ -4,7 +4,7 @@ locals {
   roles = {
     lb        = { prefix = "lb", control = 9145, ports = {} }
     switch    = { prefix = "switch", control = 9026, ports = { smtp = 25, submission = 587, submissions = 465 } }
-    box       = { prefix = "box", control = 9144, ports = { imap = 143, imaps = 993, pop3 = 110, pop3s = 995, lmtp = 24 } }
+    box       = { prefix = "box", control = 9144, ports = { imap = 143, imaps = 993, pop3 = 110, pop3s = 995, managesieve = 4190, lmtp = 24 } }
     vault     = { prefix = "vault", control = 9390, ports = { ldap = 389, ldaps = 636 } }
     storage   = { prefix = "storage", control = 9145, ports = {} }
     webmail   = { prefix = "web", control = null, ports = { https = 443 } }

@@ -9,8 +9,9 @@ identity {
   ca_file   = "{{.Identity}}/ca.crt"
 }
 
+# For a look on the machine itself: it has no certificates, and nothing from outside needs it.
 management {
-  address = ":9146"
+  address = "127.0.0.1:9146"
 }
 
 control {

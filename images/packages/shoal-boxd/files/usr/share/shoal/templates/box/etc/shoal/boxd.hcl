@@ -69,6 +69,13 @@ listener "pop3s" {
 {{- end}}
 }
 
+listener "managesieve" {
+  address = ":4190"
+{{- if .Balancers}}
+  proxy_from = {{list .Balancers}}
+{{- end}}
+}
+
 listener "lmtp" {
   address = ":24"
 }

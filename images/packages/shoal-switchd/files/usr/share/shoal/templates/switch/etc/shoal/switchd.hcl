@@ -45,6 +45,14 @@ outbound {
   smart_host = {{q .Switch.SmartHost}}
 }
 {{end}}
+hints {
+  address = {{q (hostport .Address "7001")}}
+}
+
+listener "hint" {
+  address = ":7001"
+}
+
 listener "smtp" {
   address = ":25"
 {{- if .Balancers}}

@@ -25,7 +25,8 @@ public_tls {
 }
 
 root {
-{{- if .Vault.ShadowOf}}
+{{- if and .Vault.ShadowOf (not .Vault.RootPasswordHash)}}
+  # Nobody knows it: until a shadow has the hash of the administrator's password, it is for reading only.
   password_file = "{{.Identity}}/directory.secret"
 {{- else}}
   password_file = "/etc/shoal/root.secret"
@@ -35,12 +36,17 @@ root {
 database {
   path = "/var/lib/shoal/vault/database"
 }
-{{with .Vault.ShadowOf}}
+{{if .Vault.ShadowOf}}
 shadow {
-  provider      = {{list .}}
+  provider      = {{list .Vault.ShadowOf}}
+  password_file = "{{.Identity}}/directory.secret"
+}
+{{else}}{{with .Credentials}}{{if .DirectoryPassword}}
+# For the day on which another one is promoted: this one follows it then.
+shadow {
   password_file = "{{$.Identity}}/directory.secret"
 }
-{{end}}
+{{end}}{{end}}{{end}}
 listener "ldap" {
   address = ":389"
 }
