@@ -22,9 +22,10 @@ const (
 )
 
 const (
-	rootPassword = "rootpassword-of-the-test"
-	user         = "alice@example.test"
-	password     = "correct-horse-battery-staple"
+	rootPassword   = "rootpassword-of-the-test"
+	masterPassword = "password-of-the-master-itself"
+	user           = "alice@example.test"
+	password       = "correct-horse-battery-staple"
 )
 
 // send sends a mail with swaks through a balancer's port 25.

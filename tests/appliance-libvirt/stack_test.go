@@ -1,8 +1,10 @@
 package libvirt
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,19 +29,10 @@ const override = `
 module "service" {
   deletion_protection = false
   drain_seconds       = 60
+  ready_seconds       = 3000 # emulation takes its time
+  keep_data           = false
   domains             = { "example.test" = { default_volume = "vol01" } }
   authorized_keys     = [trimspace(file("${var.operator}/ssh.pub"))]
-}
-`
-
-// patient is laid over the module of a machine: emulation takes its time, and the test wants to see that nothing is left.
-const patient = `
-resource "shoal_machine" "this" {
-  keep_data = false
-  ready = var.machine.control_port == null ? null : {
-    address = "${var.machine.address}:${var.machine.control_port}"
-    seconds = 3000
-  }
 }
 `
 
@@ -62,7 +55,7 @@ func newStack(t *testing.T) *stack {
 		return string(b)
 	}
 	secret, err := json.Marshal(map[string]any{"shoal": map[string]any{
-		"credentials": map[string]string{"ca": read("ca", "ca.crt"), "cert": read("vault1", "vault1.crt"), "key": read("vault1", "vault1.key")},
+		"credentials": map[string]string{"ca": read("ca", "ca.crt"), "cert": read("vault1", "vault1.crt"), "key": read("vault1", "vault1.key"), "directory_password": masterPassword},
 		"vault":       map[string]any{"root_password": rootPassword, "authority": map[string]string{"ca_key": read("ca", "ca.key")}},
 	}})
 	if err != nil {
@@ -86,7 +79,6 @@ directory {
 		}
 	}
 	put(t, filepath.Join(s.dir, "override.tf"), override)
-	put(t, filepath.Join(dir, "terraform/modules/machine/override.tf"), patient)
 	s.variables = map[string]any{
 		"images": s.images(), "domain_type": "qemu", "box_count": 2, "operator": s.operator, "libvirt": "qemu:///system?socket=/run/libvirt/libvirt-sock",
 		"authority": map[string]string{"url": "https://" + master + ":7443", "ca_sha256": sum}, "master_secret": string(secret),
@@ -141,11 +133,16 @@ func (s *stack) try(args ...string) (int, string) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+cli, "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1", "TF_CLI_ARGS=-no-color")
-	out, _ := cmd.CombinedOutput() // its exit code tells
-	if err := os.WriteFile(filepath.Join(dir, "terraform-"+args[0]+".log"), out, 0o600); err != nil {
+	log, err := os.Create(filepath.Join(dir, "terraform-"+args[0]+".log")) // for whoever wants to look on
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	return cmd.ProcessState.ExitCode(), string(out)
+	defer log.Close()
+	var out bytes.Buffer
+	cmd.Stdout = io.MultiWriter(&out, log)
+	cmd.Stderr = cmd.Stdout
+	_ = cmd.Run() // its exit code tells
+	return cmd.ProcessState.ExitCode(), out.String()
 }
 
 func (s *stack) run(args ...string) string {

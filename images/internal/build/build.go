@@ -35,6 +35,16 @@ type Builder struct {
 	Signers    string   // file of the public keys that releases are signed with; empty: none
 	Epoch      time.Time
 	Say        func(format string, args ...any)
+
+	day string // on which the build began: one that goes on past midnight takes up no other updates
+}
+
+// today is the day whose updates of Debian are taken up.
+func (b *Builder) today() string {
+	if b.day == "" {
+		b.day = time.Now().UTC().Format(time.DateOnly)
+	}
+	return b.day
 }
 
 // release is that of Debian.
@@ -125,7 +135,7 @@ func (b *Builder) key(ctx context.Context, r *recipe.Role, below string) (string
 	if b.Signers != "" {
 		files = append(files, b.Signers)
 	}
-	return hash(append(sources, below, r.Name, strings.Join(names, "\n"), time.Now().UTC().Format(time.DateOnly)), files...)
+	return hash(append(sources, below, r.Name, strings.Join(names, "\n"), b.today()), files...)
 }
 
 // Tree makes the tree of a role, or finds it, and returns its folder and its key.
@@ -188,7 +198,7 @@ func (b *Builder) debian(ctx context.Context, r *recipe.Role) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	key, err := hash(append(append(sources, r.Packages...), bootstrapVersion, time.Now().UTC().Format(time.DateOnly)))
+	key, err := hash(append(append(sources, r.Packages...), bootstrapVersion, b.today()))
 	if err != nil {
 		return "", err
 	}

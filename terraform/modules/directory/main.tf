@@ -8,6 +8,8 @@ resource "shoal_server" "master" {
   name                = var.master.name
   role                = "vault"
   deletion_protection = var.deletion_protection
+  password_wo         = var.master_password
+  password_wo_version = var.master_password_version
 
   depends_on = [var.after_directory]
 }

@@ -24,3 +24,17 @@ variable "after_directory" {
   type        = any
   default     = null
 }
+
+variable "master_password" {
+  description = "The master's own password in the directory, by which it follows another one that is promoted; null: it has none. Write-only."
+  type        = string
+  default     = null
+  sensitive   = true
+  ephemeral   = true
+}
+
+variable "master_password_version" {
+  description = "Another number: the master's password is written again."
+  type        = number
+  default     = 1
+}

@@ -11,6 +11,7 @@ resource "shoal_machine" "this" {
   vcpu           = var.machine.size.vcpu
   root_gib       = var.machine.size.root_gib
   data_gib       = var.machine.size.data_gib
+  keep_data      = var.machine.keep_data
   user_data      = jsonencode(var.user_data)
   user_data_wo   = var.user_data_secret
   network_config = var.machine.network_config
@@ -20,6 +21,7 @@ resource "shoal_machine" "this" {
   drain          = var.drain
   ready = var.machine.control_port == null ? null : {
     address = "${strcontains(var.machine.address, ":") ? "[${var.machine.address}]" : var.machine.address}:${var.machine.control_port}"
+    seconds = var.machine.ready_seconds
   }
 
   deletion_protection = var.deletion_protection

@@ -1,5 +1,5 @@
 variable "machine" {
-  description = "The machine: name (that of the server), address at which it is or will be, path of the role's image on the hypervisor, size, MAC address, network (version 2, JSON), port of the control API that is asked whether the role is ready (null: nothing is waited for), and the group of which one at a time is rebuilt."
+  description = "The machine: name (that of the server), address at which it is or will be, path of the role's image on the hypervisor, size, MAC address, network (version 2, JSON), port of the control API that is asked whether the role is ready (null: nothing is waited for) and for how long, whether its data disk stays when it is destroyed, and the group of which one at a time is rebuilt."
   type = object({
     name    = string
     address = string
@@ -13,8 +13,14 @@ variable "machine" {
     mac            = optional(string, "52:54:00:00:00:00")
     network_config = optional(string)
     control_port   = optional(number)
+    ready_seconds  = optional(number, 600)
+    keep_data      = optional(bool, true)
     rolling_group  = optional(string)
   })
+  validation {
+    condition     = var.machine.ready_seconds >= 1 && var.machine.ready_seconds <= 7200
+    error_message = "ready_seconds is from 1 to 7200."
+  }
   validation {
     condition     = var.machine.size.memory_mib >= 256 && var.machine.size.vcpu >= 1 && var.machine.size.root_gib >= 1 && var.machine.size.data_gib >= 0
     error_message = "size needs memory_mib of at least 256, vcpu and root_gib of at least 1, and no negative data_gib."

@@ -10,6 +10,8 @@ locals {
     network_config = module.network.members[name].network_config
     control_port   = local.roles[s.role].control
     rolling_group  = s.role
+    ready_seconds  = var.ready_seconds
+    keep_data      = var.keep_data
   } }
   # A directory server tells the others its address, which they may know no name server for.
   seed = { for name, s in local.servers : name => merge(

@@ -68,6 +68,10 @@ module "directory" {
   shadows             = { for name, m in local.members.vault : name => m if name != "vault1" }
   deletion_protection = var.deletion_protection
 
+  # What its machine is told at its first boot.
+  master_password         = try(jsondecode(var.secrets["vault1"]).shoal.credentials.directory_password, null)
+  master_password_version = var.master_password_version
+
   after_directory = module.master.address
 }
 

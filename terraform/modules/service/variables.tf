@@ -121,7 +121,7 @@ variable "enrol" {
 }
 
 variable "secrets" {
-  description = "Secrets for the first boot by server, JSON, laid over its settings; write-only. The master needs some: it cannot enrol at itself."
+  description = "Secrets for the first boot by server, JSON, laid over its settings; write-only. The master needs some: it cannot enrol at itself. With shoal.credentials.directory_password it can follow another one that is promoted."
   type        = map(string)
   default     = {}
   ephemeral   = true
@@ -194,4 +194,26 @@ variable "deletion_protection" {
   description = "Refuse plans that destroy the master, storage servers or volumes."
   type        = bool
   default     = true
+}
+
+variable "ready_seconds" {
+  description = "How long a machine may take until its role is ready, after it was made or rebuilt."
+  type        = number
+  default     = 600
+  validation {
+    condition     = var.ready_seconds >= 1 && var.ready_seconds <= 7200
+    error_message = "ready_seconds is from 1 to 7200."
+  }
+}
+
+variable "keep_data" {
+  description = "Data disks stay when their machines are destroyed, and are found again by machines of the same names."
+  type        = bool
+  default     = true
+}
+
+variable "master_password_version" {
+  description = "Another number: the master's own password, shoal.credentials.directory_password of its secrets, is written to the directory again."
+  type        = number
+  default     = 1
 }

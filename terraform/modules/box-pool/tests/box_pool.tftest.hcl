@@ -9,7 +9,7 @@ variables {
 run "its_role_and_its_services" {
   command = apply
   assert {
-    condition     = output.servers["box1"] == "box" && length(output.places["box1"]) == 5
+    condition     = output.servers["box1"] == "box" && length(output.places["box1"]) == 6
     error_message = "The members are ${jsonencode(output.places)}."
   }
 }

@@ -2,6 +2,8 @@ mock_provider "shoal" {}
 
 variables {
   master = { name = "vault1", address = "10.20.4.1" }
+  # write-only, and set: a run of a test gives ephemeral variables to its plan and its apply
+  master_password = "a-password-of-some-length"
 }
 
 run "the_master_alone" {
@@ -9,6 +11,18 @@ run "the_master_alone" {
   assert {
     condition     = output.uris == ["ldaps://10.20.4.1:636"] && shoal_server.master.deletion_protection
     error_message = "The master does not serve reads, or is not protected."
+  }
+}
+
+run "the_master_has_a_password_to_follow_another_one" {
+  command = apply
+  variables {
+    master_password         = "a-password-of-its-own"
+    master_password_version = 7
+  }
+  assert {
+    condition     = shoal_server.master.password_wo_version == 7 && shoal_server.master.password_wo == null
+    error_message = "The password is not written, or it is in the state."
   }
 }
 

@@ -10,7 +10,7 @@ variables {
 run "every_pool_on_every_node_in_both_families" {
   command = apply
   assert {
-    condition     = length(shoal_lb_pool.this) == 20 && tolist(shoal_lb_pool.this["lb2/imap"].bind) == tolist(["192.0.2.2:143", "[2001:db8::2]:143"])
+    condition     = length(shoal_lb_pool.this) == 22 && tolist(shoal_lb_pool.this["lb2/imap"].bind) == tolist(["192.0.2.2:143", "[2001:db8::2]:143"])
     error_message = "Pools are missing, or do not listen on both families."
   }
   assert {

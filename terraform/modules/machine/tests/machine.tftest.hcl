@@ -34,6 +34,26 @@ run "network_or_bridge" {
   expect_failures = [var.hypervisor]
 }
 
+run "how_long_it_is_waited_for_and_what_becomes_of_its_data" {
+  command = apply
+  variables {
+    hypervisor = { pool = "default", network = "service" }
+    machine    = { name = "box1", address = "10.20.3.1", image = "/images/box.qcow2", control_port = 9144, ready_seconds = 1800, keep_data = false }
+  }
+  assert {
+    condition     = shoal_machine.this[0].ready.seconds == 1800 && !shoal_machine.this[0].keep_data
+    error_message = "It is not waited for as long as it was told, or its data would stay."
+  }
+}
+
+run "waiting_for_nothing" {
+  command = plan
+  variables {
+    machine = { name = "box1", address = "10.20.3.1", ready_seconds = 0 }
+  }
+  expect_failures = [var.machine]
+}
+
 run "bad_size" {
   command = plan
   variables {

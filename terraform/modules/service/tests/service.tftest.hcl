@@ -131,6 +131,14 @@ run "the_last_box" {
   expect_failures = [var.sizes]
 }
 
+run "waiting_for_years" {
+  command = plan
+  variables {
+    ready_seconds = 100000
+  }
+  expect_failures = [var.ready_seconds]
+}
+
 run "a_second_master" {
   command = plan
   variables {

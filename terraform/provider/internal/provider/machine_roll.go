@@ -74,7 +74,7 @@ func (r *machineResource) wait(ctx context.Context, m *machineModel) error {
 			Ready  bool
 			Reason string
 		}
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		switch _, err := a.Do(ctx, m.Ready.Address.ValueString(), http.MethodGet, "/v1/status", nil, &s); {
 		case err != nil:
@@ -113,7 +113,7 @@ func until(ctx context.Context, limit time.Duration, ask func() bool) (done bool
 }
 
 // upWithin is how long a machine that is ready may take until the balancers' checks have seen it.
-const upWithin = time.Minute
+const upWithin = 3 * time.Minute
 
 // memberSeen is what an agent says of a member.
 type memberSeen struct {

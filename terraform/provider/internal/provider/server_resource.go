@@ -49,6 +49,9 @@ type serverModel struct {
 	Version    types.String `tfsdk:"version"`
 	BindDN     types.String `tfsdk:"bind_dn"`
 	Protection types.Bool   `tfsdk:"deletion_protection"`
+
+	Password        types.String `tfsdk:"password_wo"`
+	PasswordVersion types.Int64  `tfsdk:"password_wo_version"`
 }
 
 func newServer() resource.Resource {
@@ -62,6 +65,8 @@ func newServer() resource.Resource {
 			"version":             schema.StringAttribute{Computed: true, MarkdownDescription: "The version that it announced; empty while it has not come up."},
 			"bind_dn":             schema.StringAttribute{Computed: true, PlanModifiers: kept(), MarkdownDescription: "Its name in the directory."},
 			"deletion_protection": schema.BoolAttribute{Optional: true, Computed: true, PlanModifiers: []planmodifier.Bool{byRole{}}, MarkdownDescription: "Refuse plans that destroy it; if not given, it is so for `vault` and `storage`."},
+			"password_wo":         schema.StringAttribute{Optional: true, WriteOnly: true, Sensitive: true, Validators: []validator.String{stringvalidator.LengthBetween(16, 1024), stringvalidator.AlsoRequires(matchRoot("password_wo_version"))}, MarkdownDescription: "Password that the server binds with, for one that does not enrol, such as the directory's master. Never in plan or state."},
+			"password_wo_version": schema.Int64Attribute{Optional: true, MarkdownDescription: "Another number: the password is written again."},
 		}}}
 }
 
@@ -90,6 +95,7 @@ func (m *serverModel) entry(ctx context.Context) (kept, fresh shoal.Entry, diags
 func (m *serverModel) take(ctx context.Context, d *shoal.Directory, e shoal.Entry) (diags diag.Diagnostics) {
 	m.Role, m.Version = types.StringValue(e.First("shoalRole")), types.StringValue(e.First("shoalVersion"))
 	m.ID, m.BindDN = m.Name, types.StringValue(m.dn(d))
+	m.Password = types.StringNull()
 	all := map[string][]string{}
 	for _, a := range e["shoalAddress"] {
 		service, address, _ := strings.Cut(a, " ")
@@ -102,8 +108,13 @@ func (m *serverModel) take(ctx context.Context, d *shoal.Directory, e shoal.Entr
 	return diags
 }
 
-func (m *serverModel) secrets(context.Context, tfsdk.Config, *serverModel) (shoal.Entry, diag.Diagnostics) {
-	return nil, nil
+func (m *serverModel) secrets(ctx context.Context, c tfsdk.Config, stored *serverModel) (shoal.Entry, diag.Diagnostics) {
+	var in serverModel
+	diags := c.Get(ctx, &in)
+	if in.Password.IsNull() || stored != nil && stored.PasswordVersion.Equal(m.PasswordVersion) {
+		return nil, diags
+	}
+	return shoal.Entry{"userPassword": {in.Password.ValueString()}}, diags
 }
 
 type domainModel struct {

@@ -7,22 +7,32 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 )
 
-// maxAnswer bounds an answer, in bytes; askWithin one request.
+// maxAnswer bounds an answer, in bytes; askWithin one request, connectWithin the connection that it needs.
 const (
 	maxAnswer = 16 << 20
-	askWithin = time.Minute
+	// A change of a pool has HAProxy look at its whole configuration and load it: on a slow processor that takes a while.
+	askWithin     = 3 * time.Minute
+	connectWithin = 20 * time.Second
 )
 
 // ErrNotFound is what the other side does not have.
 var ErrNotFound = errors.New("not found")
 
-// Agents speaks to the API of shoal-agent on any machine.
-type Agents struct{ client *http.Client }
+// Agents speaks to the API of shoal-agent on any machine. Terraform asks for ten things at once: an agent that makes changes
+// one after the other gets them one after the other, so that each has its time for itself.
+type Agents struct {
+	client *http.Client
+
+	mu    sync.Mutex
+	turns map[string]chan struct{} // by agent, of one place: who holds it changes something there
+}
 
 // NewAgents makes a client.
 func NewAgents(o Operator) (*Agents, error) {
@@ -30,7 +40,30 @@ func NewAgents(o Operator) (*Agents, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agents{&http.Client{Timeout: askWithin, Transport: &http.Transport{TLSClientConfig: config, MaxIdleConnsPerHost: 4}}}, nil
+	return &Agents{
+		client: &http.Client{Timeout: askWithin, Transport: &http.Transport{
+			TLSClientConfig: config, MaxIdleConnsPerHost: 4, TLSHandshakeTimeout: connectWithin,
+			DialContext: (&net.Dialer{Timeout: connectWithin}).DialContext,
+		}},
+		turns: map[string]chan struct{}{},
+	}, nil
+}
+
+// turn waits until nobody else changes something at an agent.
+func (a *Agents) turn(ctx context.Context, agent string) (done func(), err error) {
+	a.mu.Lock()
+	t := a.turns[agent]
+	if t == nil {
+		t = make(chan struct{}, 1)
+		a.turns[agent] = t
+	}
+	a.mu.Unlock()
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Do sends a request to the agent at host:port and decodes its answer into answer unless that is nil. status is that of a
@@ -43,6 +76,13 @@ func (a *Agents) Do(ctx context.Context, agent, method, path string, in, answer 
 			return 0, err
 		}
 		body = bytes.NewReader(b)
+	}
+	if method != http.MethodGet {
+		done, err := a.turn(ctx, agent)
+		if err != nil {
+			return 0, err
+		}
+		defer done()
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+agent+path, body)
 	if err != nil {

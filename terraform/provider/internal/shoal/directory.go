@@ -70,7 +70,7 @@ func (d *Directory) dial(_ context.Context, uri string) (*ldap.Conn, error) {
 	if err != nil || u.Scheme != "ldap" && u.Scheme != "ldaps" || u.Host == "" {
 		return nil, errors.New("a directory's URI is ldaps://host:port or ldap://host:port")
 	}
-	options := []ldap.DialOpt{ldap.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second})}
+	options := []ldap.DialOpt{ldap.DialWithDialer(&net.Dialer{Timeout: connectWithin})}
 	if u.Scheme == "ldaps" {
 		options = append(options, ldap.DialWithTLSConfig(d.TLS))
 	}
@@ -78,7 +78,7 @@ func (d *Directory) dial(_ context.Context, uri string) (*ldap.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.SetTimeout(30 * time.Second)
+	c.SetTimeout(time.Minute) // a password takes a slow processor a while
 	if u.Scheme == "ldap" {
 		if err := c.StartTLS(d.TLS); err != nil {
 			c.Close()
