@@ -36,7 +36,12 @@ func (op *Add) apply(w *writing) error {
 	} else if parent, err = w.Resolve(up); err != nil {
 		return err
 	}
-	if w.child(parent, rdnNorm) != 0 {
+	if other := w.child(parent, rdnNorm); other != 0 {
+		if p := w.permit(); p != nil {
+			if f, _, err := w.Get(other); err != nil || !w.See(&f, p.See) {
+				return errNotPermitted
+			}
+		}
 		return &ldapwire.Error{Code: ldapwire.EntryAlreadyExists}
 	}
 	attrs, err := s.attributesOf(op.Attributes, true)
@@ -59,6 +64,15 @@ func (op *Add) apply(w *writing) error {
 	cs, err := s.checkEntry(e)
 	if err != nil {
 		return err
+	}
+	if p := w.permit(); p != nil {
+		f, err := w.detached(e, e.DN)
+		if err == nil {
+			err = p.Add(w.Reader, &f, op.Attributes, e)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := w.assertNew(e); err != nil {
 		return err
@@ -182,6 +196,11 @@ func (s *Store) checkEntry(e *Entry) (*dirschema.Classes, error) {
 			return nil, ldapwire.Errorf(ldapwire.ConstraintViolation, "%s takes a single value", a.Desc)
 		}
 	}
+	if s.opt.Check != nil {
+		if err := s.opt.Check(e); err != nil {
+			return nil, err
+		}
+	}
 	err = cs.Check(types, func(t *dirschema.AttributeType) bool {
 		for _, x := range types {
 			if x == t {
@@ -260,6 +279,11 @@ func (op *Delete) apply(w *writing) error {
 		}
 		return notLeaf
 	}
+	if p := w.permit(); p != nil {
+		if err := p.Delete(w.Reader, &f); err != nil {
+			return err
+		}
+	}
 	if err := w.dry(); err != nil {
 		return err
 	}
@@ -289,6 +313,7 @@ func (w *writing) remove(f *Found, key []byte) error {
 	}
 	w.entries--
 	w.forget(f.ID)
+	w.watch(attrs, nil)
 	e := Entry{Attributes: attrs}
 	return w.log(Deleted, f.ID, e.uuid(w.store), w.csn)
 }

@@ -15,6 +15,8 @@ type Conditions struct {
 	Before, After *Selection
 	// Dry makes every check and no change: the write is then refused with NoOperation.
 	Dry bool
+	// Permit, if set, decides whether the write is allowed.
+	Permit Permit
 	// Manage takes referral objects for ordinary entries (RFC 3296).
 	Manage bool
 }
@@ -55,7 +57,7 @@ func (w *writing) carryOut(x *Write) error {
 	}
 	w.fresh()
 	f, ok, err := w.Get(w.last)
-	if err == nil && ok {
+	if err == nil && ok && (x.Permit == nil || w.See(&f, x.Permit.See)) {
 		x.after, err = w.content(&f, x.After)
 	}
 	return err
@@ -92,6 +94,9 @@ func (w *writing) precede(x *Write) error {
 	if err != nil {
 		return err
 	}
+	if x.Permit != nil && !w.See(&f, x.Permit.See) {
+		return errNotPermitted
+	}
 	if x.Assert != nil && !x.Assert.matches(w.Reader, &f) {
 		return errAssertion
 	}
@@ -101,6 +106,9 @@ func (w *writing) precede(x *Write) error {
 	return err
 }
 
+// errNotPermitted is the answer about what somebody may not see or do.
+var errNotPermitted = &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+
 var (
 	errAssertion   = &ldapwire.Error{Code: ldapwire.AssertionFailed}
 	errNoOperation = ldapwire.Errorf(ldapwire.NoOperation, "the operation would succeed")
@@ -109,15 +117,13 @@ var (
 // assertNew is what Conditions ask of an entry that is to be added.
 func (w *writing) assertNew(e *Entry) error {
 	if x := w.write; x != nil && x.Assert != nil {
-		raw, err := encodeRecord(&w.store.attrs, 0, []byte(e.DN), e.Attributes)
+		f, err := w.detached(e, e.DN)
 		if err != nil {
 			return err
 		}
-		var f Found
-		if f.rec, err = parseRecord(raw); err != nil {
-			return err
+		if x.Permit != nil && !w.See(&f, x.Permit.See) {
+			return errNotPermitted
 		}
-		w.table = w.store.attrs.table.Load()
 		if !x.Assert.matches(w.Reader, &f) {
 			return errAssertion
 		}
@@ -192,6 +198,17 @@ func (w *writing) removeTree(id uint64) error {
 	}
 	if f.rec.parent == 0 {
 		return ldapwire.Errorf(ldapwire.UnwillingToPerform, "the whole directory is not deleted at once")
+	}
+	if p := w.permit(); p != nil {
+		for _, id := range ids {
+			f, _, err := w.Get(id)
+			if err == nil {
+				err = p.Delete(w.Reader, &f)
+			}
+			if err != nil {
+				return err
+			}
+		}
 	}
 	if err := w.dry(); err != nil {
 		return err

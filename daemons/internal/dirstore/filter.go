@@ -239,6 +239,9 @@ func (f *Filter) eval(r *Reader, e *Found, i int) tri {
 	if t.undefined {
 		return unknown
 	}
+	if t.ref != nil && e.sight != nil && !e.sight.search.has(t.ref.desc.Type) {
+		return unknown
+	}
 	if t.ref == nil || t.dn {
 		return f.evalAny(r, e, t)
 	}
@@ -247,8 +250,8 @@ func (f *Filter) eval(r *Reader, e *Found, i int) tri {
 	}
 	ids := t.ref.resolve(r.table).ids
 	for k := range e.rec.all {
-		if !contains(ids, e.rec.id(k)) {
-			continue
+		if !contains(ids, e.rec.id(k)) || e.sight != nil && !e.sight.search.has(r.table.list[e.rec.id(k)].desc.Type) {
+			continue // a subtype that is not seen is not there
 		}
 		if t.op == ldapwire.Present {
 			return yes
@@ -321,7 +324,9 @@ func (f *Filter) evalVirtual(r *Reader, e *Found, t *term) tri {
 // evalAny evaluates an extensible term over all attributes whose values the rule compares, and over
 // the name of the entry where that is asked for.
 func (f *Filter) evalAny(r *Reader, e *Found, t *term) tri {
-	applies := t.appliesTo
+	applies := func(a *dirschema.AttributeType) bool {
+		return t.appliesTo(a) && (e.sight == nil || e.sight.search.has(a))
+	}
 	for k := range e.rec.all {
 		if a := r.table.list[e.rec.id(k)]; applies(a.desc.Type) && f.anyValue(r, t, e.rec.values(k)) {
 			return yes

@@ -19,7 +19,7 @@ import (
 // DefaultIndexes are the indexes that every store has.
 var DefaultIndexes = []string{"objectClass", "entryUUID", "entryCSN", "uid", "cn:sub", "sn:sub", "givenName:sub",
 	"mail:sub", "mailLocalAddress", "member", "associatedDomain", "shoalAccountId", "shoalVolumeName",
-	"shoalMigrating", "shoalMigrationServer", "shoalScramMissing"}
+	"shoalMigrating", "shoalMigrationServer", "shoalScramMissing", "shoalAccess", "shoalAdministrator"}
 
 // Kinds of index keys.
 const (

@@ -42,6 +42,11 @@ func (op *Modify) apply(w *writing) error {
 			return err
 		}
 	}
+	if p := w.permit(); p != nil {
+		if err := p.Modify(w.Reader, &f, op.Changes, e); err != nil {
+			return err
+		}
+	}
 	return w.store.finishModify(w, &f, name, old, e, Modified)
 }
 
@@ -241,6 +246,11 @@ func (op *Rename) apply(w *writing) error {
 		return refuse(err)
 	}
 	if other := w.child(f.rec.parent, newKey[8:]); other != 0 && other != id {
+		if p := w.permit(); p != nil {
+			if f, _, err := w.Get(other); err != nil || !w.See(&f, p.See) {
+				return errNotPermitted
+			}
+		}
 		return &ldapwire.Error{Code: ldapwire.EntryAlreadyExists}
 	}
 	old, err := w.Entry(&f)
@@ -262,6 +272,21 @@ func (op *Rename) apply(w *writing) error {
 		e.include(ava)
 	}
 	e.DN = newName.String()
+	if op.HasNewSuperior {
+		if dn, err := s.schema.ParseDN(op.NewSuperior); err == nil {
+			e.DN = append(dirschema.DN{rdn}, dn...).String()
+		}
+	}
+	if p := w.permit(); p != nil {
+		renamed, err := w.detached(e, e.DN)
+		if err == nil {
+			was, _, _ := w.Get(id)
+			err = p.Rename(w.Reader, &was, &renamed, op)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if err := s.finishModify(w, &f, newName, old, e, Renamed); err != nil {
 		return err
 	}

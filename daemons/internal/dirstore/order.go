@@ -77,14 +77,16 @@ func (o *Order) Position(dst []byte, r *Reader, f *Found) []byte {
 				least, has = n, true
 			}
 		}
-		if k.ref.virtual != 0 {
+		switch {
+		case f.sight != nil && !f.sight.search.has(k.ref.desc.Type):
+		case k.ref.virtual != 0:
 			for _, v := range r.virtualValues(f, k.ref.virtual) {
 				take(v)
 			}
-		} else {
+		default:
 			ids := k.ref.resolve(r.table).ids
 			for j := range f.rec.op {
-				if !contains(ids, f.rec.id(j)) {
+				if !contains(ids, f.rec.id(j)) || f.sight != nil && !f.sight.search.has(r.table.list[f.rec.id(j)].desc.Type) {
 					continue
 				}
 				for vals := f.rec.values(j); ; {

@@ -59,10 +59,13 @@ type Reader struct {
 	key     []byte // scratch
 	scratch []byte // scratch of filter evaluation
 	spaced  []byte
+	mask    []uint64
+	watched uint64
 }
 
 // Read begins a read transaction.
 func (s *Store) Read() (*Reader, error) {
+	watched := s.watched.Load()
 	s.swap.RLock()
 	base, indexes := s.base, *s.usable.Load() // loaded before Begin: an index in it is complete in the transaction
 	tx, err := base.bolt.Begin(false)
@@ -71,7 +74,7 @@ func (s *Store) Read() (*Reader, error) {
 		return nil, fmt.Errorf("read transaction: %w", err)
 	}
 	r := s.readers.Get().(*Reader)
-	r.indexes = indexes
+	r.indexes, r.watched = indexes, watched
 	r.open(tx, base.nodes.Load()) // loaded after Begin: a cache may be too new for a transaction, never too old
 	return r, nil
 }
@@ -242,8 +245,9 @@ func (r *Reader) nodeAt(id uint64, depth int) (*node, error) {
 
 // Found is an entry that was found. It is valid until its Reader is closed.
 type Found struct {
-	ID  uint64
-	rec record
+	ID    uint64
+	rec   record
+	sight *Sight // nil: everything but secrets
 }
 
 // Get finds an entry by its id. ok is false if there is none.

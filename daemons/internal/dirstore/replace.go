@@ -110,6 +110,7 @@ func (l *Load) exchange() error {
 		s.opt.Log.Error("directory: the replaced content is not looked through for referrals and aliases", "error", err)
 		s.special.Or(uint32(HasAliases | HasReferrals | HasSubentries))
 	}
+	defer s.watched.Add(1)
 	s.swap.Lock()
 	old := s.base
 	s.base = n.base

@@ -20,6 +20,7 @@ type Search struct {
 	set      idset
 	hidden   idset // never found
 	within   bool  // set is the scope already
+	seeing   Seeing
 	next     uint64
 	// Examined counts the entries that were read.
 	Examined int
@@ -114,7 +115,7 @@ func (r *Reader) Next(s *Search, limit int) (f Found, ok, more bool, err error) 
 		if err != nil {
 			return f, false, false, err
 		}
-		if in && s.filter.matches(r, &f) {
+		if in && r.See(&f, s.seeing) && s.filter.matches(r, &f) {
 			return f, true, true, nil
 		}
 	}

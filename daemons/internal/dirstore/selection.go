@@ -150,20 +150,20 @@ func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, vie
 	n := f.rec.op
 	if view.Secrets {
 		n = f.rec.all
-	} else if view.Verifiers && sel.verifiers {
+	} else if (view.Verifiers || f.sight != nil && f.sight.verifiers) && sel.verifiers {
 		return r.appendWithVerifiers(dst, id, f, sel, view, up, dnLen, controls)
 	}
 	if view.TypesOnly {
 		return r.appendTypes(dst, id, f, sel, up, dnLen, n, controls)
 	}
 	var extra []byte
-	if sel.virtual != 0 && !view.Stored {
-		extra = r.appendVirtual(f, sel, up)
+	if v := f.sight.virtuals(sel.virtual); v != 0 && !view.Stored {
+		extra = r.appendVirtual(f, v, up)
 	}
 	if view.Values != nil {
 		return r.appendMatched(dst, id, f, sel, up, n, view.Values, extra, controls)
 	}
-	if sel.user && !sel.operational && len(sel.refs) == 0 && !view.Secrets {
+	if sel.user && !sel.operational && len(sel.refs) == 0 && !view.Secrets && (f.sight == nil || f.sight.all) {
 		end := f.rec.end(f.rec.user - 1)
 		dst = ldapwire.AppendEntryStart(dst, id, dnLen, end+len(extra), len(controls))
 		dst = appendDN(dst, f, up)
@@ -171,7 +171,7 @@ func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, vie
 		dst = append(append(dst, f.rec.blob[:end]...), extra...)
 		return ldapwire.AppendEntryEnd(dst, controls), nil
 	}
-	wanted, size := sel.wants(r.table), len(extra)
+	wanted, size := r.seen(f.sight, sel.wants(r.table)), len(extra)
 	for i, start := 0, 0; i < n; i++ {
 		a, end := f.rec.id(i), f.rec.end(i)
 		if int(a>>6) < len(wanted) && wanted[a>>6]&(1<<(a&63)) != 0 {
@@ -203,11 +203,11 @@ func (r *Reader) appendWithVerifiers(dst []byte, id int32, f *Found, sel *Select
 			}
 		}
 	}
-	wanted := sel.wants(r.table)
+	wanted := r.seen(f.sight, sel.wants(r.table))
 	var attrs []byte
 	for i := range f.rec.all {
 		a := f.rec.id(i)
-		if i < f.rec.op && (int(a>>6) >= len(wanted) || wanted[a>>6]&(1<<(a&63)) == 0) || i >= f.rec.op && !named[a] {
+		if i < f.rec.op && (int(a>>6) >= len(wanted) || wanted[a>>6]&(1<<(a&63)) == 0) || i >= f.rec.op && (!named[a] || !view.Verifiers && !f.sight.read.has(r.table.list[a].desc.Type)) {
 			continue
 		}
 		if view.TypesOnly {
@@ -216,8 +216,8 @@ func (r *Reader) appendWithVerifiers(dst []byte, id int32, f *Found, sel *Select
 			attrs = append(attrs, f.rec.attribute(i)...)
 		}
 	}
-	if sel.virtual != 0 && !view.TypesOnly {
-		attrs = append(attrs, r.appendVirtual(f, sel, up)...)
+	if v := f.sight.virtuals(sel.virtual); v != 0 && !view.TypesOnly {
+		attrs = append(attrs, r.appendVirtual(f, v, up)...)
 	}
 	dst = ldapwire.AppendEntryStart(dst, id, dnLen, len(attrs), len(controls))
 	dst = appendDN(dst, f, up)
@@ -235,7 +235,7 @@ func appendDN(dst []byte, f *Found, up *node) []byte {
 }
 
 func (r *Reader) appendTypes(dst []byte, id int32, f *Found, sel *Selection, up *node, dnLen, n int, controls []byte) ([]byte, error) {
-	wanted := sel.wants(r.table)
+	wanted := r.seen(f.sight, sel.wants(r.table))
 	var types []byte
 	for i := range n {
 		if a := f.rec.id(i); int(a>>6) < len(wanted) && wanted[a>>6]&(1<<(a&63)) != 0 {
@@ -243,7 +243,7 @@ func (r *Reader) appendTypes(dst []byte, id int32, f *Found, sel *Selection, up 
 		}
 	}
 	for name, v := range virtualOf {
-		if sel.virtual&v != 0 && r.hasVirtual(f, v) {
+		if f.sight.virtuals(sel.virtual)&v != 0 && r.hasVirtual(f, v) {
 			types = ldapwire.AppendAttribute(types, name, nil)
 		}
 	}

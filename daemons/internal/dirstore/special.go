@@ -299,7 +299,7 @@ func (r *Reader) references(s *Search) (out []Reference, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if !in || id == s.base {
+		if !in || id == s.base || !r.See(&f, s.seeing) {
 			continue
 		}
 		scope := ldapwire.WholeSubtree

@@ -67,6 +67,10 @@ type Options struct {
 	// Maintain, if set, may adjust an entry before it is checked and stored: old is nil for an add.
 	// It runs in the writer, one call at a time, and not for replicated entries.
 	Maintain func(old, entry *Entry)
+	// Check, if set, refuses an entry that is added, changed or imported, beyond the schema; not replicated ones.
+	Check func(entry *Entry) error
+	// Watch names attributes whose changes Watched counts.
+	Watch []string
 	// Unsynced leaves out all flushing: for bulk loads and tests, not safe in a crash.
 	Unsynced bool
 
@@ -93,6 +97,8 @@ type Store struct {
 	cookie       atomic.Pointer[string]
 	entries      atomic.Int64
 	special      atomic.Uint32 // Special
+	watching     typeSet       // Options.Watch
+	watched      atomic.Uint64 // see Watched
 	logSequence  atomic.Uint64
 	logFloor     csn // writer only
 	clock        csnClock
@@ -132,6 +138,7 @@ func Open(opt Options) (*Store, error) {
 	}
 	s := &Store{opt: opt, schema: opt.Schema, queue: make(chan *Write, opt.GroupCommit),
 		writerDone: make(chan struct{}), changed: make(chan struct{})}
+	s.watches(opt.Watch)
 	s.attrs.init(opt.Schema)
 	s.SetSID(opt.SID)
 	s.objectClass = opt.Schema.Attribute([]byte("objectClass"))

@@ -33,23 +33,23 @@ var virtualOf = map[string]virtual{"hasSubordinates": virtualHasSubordinates, "s
 // maxGroups bounds how many groups memberOf names.
 const maxGroups = 10_000
 
-func (r *Reader) appendVirtual(f *Found, sel *Selection, up *node) []byte {
+func (r *Reader) appendVirtual(f *Found, wanted virtual, up *node) []byte {
 	var b []byte
-	if sel.virtual&virtualEntryDN != 0 {
+	if wanted&virtualEntryDN != 0 {
 		b = ldapwire.AppendAttribute(b, "entryDN", [][]byte{appendDN(nil, f, up)})
 	}
-	if sel.virtual&virtualSubschema != 0 {
+	if wanted&virtualSubschema != 0 {
 		b = append(b, r.store.virtualBytes.subschema...)
 	}
-	if sel.virtual&virtualContextCSN != 0 && r.hasVirtual(f, virtualContextCSN) {
+	if wanted&virtualContextCSN != 0 && r.hasVirtual(f, virtualContextCSN) {
 		b = ldapwire.AppendAttribute(b, "contextCSN", r.virtualValues(f, virtualContextCSN))
 	}
-	if sel.virtual&virtualMemberOf != 0 {
+	if wanted&virtualMemberOf != 0 {
 		if groups := r.virtualValues(f, virtualMemberOf); len(groups) > 0 {
 			b = ldapwire.AppendAttribute(b, "memberOf", groups)
 		}
 	}
-	if sel.virtual&virtualHasSubordinates != 0 && f.ID != 0 {
+	if wanted&virtualHasSubordinates != 0 && f.ID != 0 {
 		if r.hasSubordinates(f.ID) {
 			b = append(b, r.store.virtualBytes.yes...)
 		} else {
@@ -152,7 +152,7 @@ func (r *Reader) hasVirtual(f *Found, v virtual) bool {
 // appendMatched is AppendEntry with a filter of values (RFC 3876 §2): an attribute of which no value is
 // left is returned without values.
 func (r *Reader) appendMatched(dst []byte, id int32, f *Found, sel *Selection, up *node, n int, values *Filter, extra, controls []byte) ([]byte, error) {
-	wanted := sel.wants(r.table)
+	wanted := r.seen(f.sight, sel.wants(r.table))
 	var list []byte
 	keep := func(name string, vals []byte) {
 		var kept [][]byte
@@ -162,7 +162,7 @@ func (r *Reader) appendMatched(dst []byte, id int32, f *Found, sel *Selection, u
 			if !ok {
 				break
 			}
-			if ref != nil && values.keeps(r, ref, v) {
+			if ref != nil && values.keeps(r, f.sight, ref, v) {
 				kept = append(kept, v)
 			}
 			vals = rest
@@ -191,7 +191,10 @@ func (r *Reader) appendMatched(dst []byte, id int32, f *Found, sel *Selection, u
 }
 
 // keeps reports whether a term of a filter of values matches this value of the attribute.
-func (f *Filter) keeps(r *Reader, attr *attrRef, v []byte) bool {
+func (f *Filter) keeps(r *Reader, sight *Sight, attr *attrRef, v []byte) bool {
+	if sight != nil && !sight.search.has(attr.desc.Type) {
+		return false
+	}
 	for i := range f.terms {
 		t := &f.terms[i]
 		switch {

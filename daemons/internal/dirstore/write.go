@@ -165,6 +165,8 @@ type writing struct {
 
 	write *Write // under way; nil in a load
 	last  uint64 // id of the entry that put wrote last
+
+	touched bool // something that is watched changed
 }
 
 func (s *Store) commit(group []*Write) (err error) {
@@ -231,6 +233,9 @@ func (s *Store) commit(group []*Write) (err error) {
 	s.entries.Store(w.entries)
 	s.logSequence.Store(w.sequence)
 	s.context.Store(&w.context)
+	if w.touched || w.nodes {
+		s.watched.Add(1)
+	}
 	for _, x := range group {
 		if op, ok := x.Op.(interface{ committed(*Store) }); ok && x.err == nil {
 			op.committed(s)
@@ -303,6 +308,7 @@ func (w *writing) put(id, parent uint64, rdn []byte, was, is []Attribute) error 
 	}
 	w.last = id
 	w.store.noteSpecial(is)
+	w.watch(was, is)
 	return updateIndex(w.indexB, id, w.store.keysOf(was), w.store.keysOf(is))
 }
 

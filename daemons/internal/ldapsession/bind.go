@@ -29,7 +29,7 @@ func (x *session) bind(w *work) error {
 		}
 	}
 	if err == nil && b.who != nil {
-		err = x.become(w, b.who)
+		err = x.become(w, b.who, b.mechanism)
 	}
 	var refused *errPolicy
 	if errors.As(err, &refused) {
@@ -63,7 +63,7 @@ func (x *session) bind(w *work) error {
 		return nil
 	}
 	x.exchange = nil
-	if x.who != anonymous {
+	if x.who.dn != "" {
 		x.bound.Store(true)
 		x.who.mustChange = b.told.Error == ldapwire.ChangeAfterReset && b.policy
 	}
@@ -252,7 +252,8 @@ func passwordValues(r *dirstore.Reader, f *dirstore.Found, attr string, is func(
 const maxPasswords = 4
 
 // become makes the connection the identity that was verified, unless its entry went away meanwhile.
-func (x *session) become(w *work, f *found) error {
+func (x *session) become(w *work, f *found, mechanism string) error {
+	w.closeReader()
 	r, err := x.read(w)
 	if err != nil {
 		return err
@@ -268,7 +269,12 @@ func (x *session) become(w *work, f *found) error {
 		if !ok {
 			return errCredentials
 		}
-		who.rights = x.s.opt.Rights(r, &e, who.norm)
+		if nobody, err := x.s.identity(r, nil); err != nil {
+			return err
+		} else if v := nobody.rights.View; v != nil && mechanism != "EXTERNAL" && !v.MayBind(r, &e) {
+			return errCredentials
+		}
+		who.rights, who.watched = x.s.opt.Rights(r, &e, who.norm), r.Watched()
 	}
 	x.who = &who
 	return nil

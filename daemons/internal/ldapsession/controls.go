@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"shoal/daemons/internal/access"
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/ldapwire"
 )
@@ -204,6 +205,9 @@ func (c *controls) parse(m *ldapwire.Message, lim ldapwire.Limits) error {
 func (x *session) conditions(w *work) dirstore.Conditions {
 	c, store := &w.ctl, x.s.opt.Store
 	out := dirstore.Conditions{Dry: c.noOp, Manage: c.manage}
+	if v := x.view(); v != nil {
+		out.Permit = access.Permit{View: v}
+	}
 	if c.asserted {
 		out.Assert = store.Compile(&c.assertion, nil)
 	}

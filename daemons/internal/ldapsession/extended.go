@@ -21,7 +21,7 @@ func (x *session) extended(w *work) error {
 		return x.upgrade(w)
 	case ldapwire.OIDWhoAmI: // RFC 4532
 		id := ""
-		if x.who != anonymous {
+		if x.who.dn != "" {
 			id = "dn:" + x.who.dn
 		}
 		x.s.metrics.count(w.msg.Op, ldapwire.Success)

@@ -7,6 +7,7 @@ import (
 	"encoding/base32"
 	"strings"
 
+	"shoal/daemons/internal/access"
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/ldapwire"
 )
@@ -74,7 +75,7 @@ func (x *session) newPassword(w *work, p *ldapwire.PasswordModify) (dn []byte, m
 		return nil, false, ldapwire.Errorf(ldapwire.ProtocolError, "password modify: %v", err)
 	}
 	switch {
-	case x.who == anonymous:
+	case x.who.dn == "":
 		return nil, false, ldapwire.Errorf(ldapwire.InsufficientAccessRights, "bind first")
 	case !x.tls && !x.how.AllowPlain:
 		return nil, false, ldapwire.Errorf(ldapwire.ConfidentialityRequired, "passwords are taken over TLS only: use StartTLS or ldaps")
@@ -96,14 +97,25 @@ func (x *session) newPassword(w *work, p *ldapwire.PasswordModify) (dn []byte, m
 	if bytes.Equal(norm, x.s.rootNorm) {
 		return nil, false, ldapwire.Errorf(ldapwire.UnwillingToPerform, "the password of the root DN is in a file of the server")
 	}
-	own := bytes.Equal(norm, x.who.norm) && !x.who.rights.KeepPassword
-	if !own && !x.who.rights.Write {
-		return nil, false, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
-	}
 	if err := x.settle(w); err != nil {
 		return nil, false, err
 	}
-	if p.Old == nil && !x.who.rights.Write {
+	own := bytes.Equal(norm, x.who.norm) && !x.who.rights.KeepPassword
+	freely := x.who.rights.Write
+	if v := x.view(); v != nil {
+		r, err := x.read(w)
+		if err != nil {
+			return nil, false, err
+		}
+		own = false
+		if f, ok := x.s.entryOf(r, norm); ok {
+			own, freely = access.Permit{View: v}.MayChangePassword(r, &f)
+		}
+	}
+	if !own && !freely {
+		return nil, false, errDenied
+	}
+	if p.Old == nil && !freely {
 		return nil, false, refusePolicy(ldapwire.UnwillingToPerform, ldapwire.MustSupplyOldPassword, "the old password is missing")
 	}
 	if p.Old != nil {

@@ -17,16 +17,14 @@ func (x *session) actFor(w *work) error {
 		return errMayNotAct
 	}
 	if len(w.ctl.proxy) == 0 {
-		x.who = anonymous
-		return nil
+		return x.actForNobody(w)
 	}
 	dn, is := bytes.CutPrefix(w.ctl.proxy, []byte("dn:"))
 	if !is {
 		return errMayNotAct
 	}
 	if len(dn) == 0 {
-		x.who = anonymous
-		return nil
+		return x.actForNobody(w)
 	}
 	norm, err := x.s.opt.Store.CheckDN(dn)
 	if err != nil || bytes.Equal(norm, x.s.rootNorm) {
@@ -35,6 +33,7 @@ func (x *session) actFor(w *work) error {
 	if err := x.settle(w); err != nil {
 		return err
 	}
+	w.closeReader()
 	r, err := x.read(w)
 	if err != nil {
 		return err
@@ -45,6 +44,11 @@ func (x *session) actFor(w *work) error {
 	}
 	x.who = who
 	return nil
+}
+
+func (x *session) actForNobody(w *work) (err error) {
+	x.who, err = x.identity(w, nil)
+	return err
 }
 
 // identify makes the identity of an entry, by its name in normal form.
@@ -64,5 +68,5 @@ func (s *Server) identify(r *dirstore.Reader, norm []byte) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &identity{dn: string(dn), norm: norm, entry: id, rights: s.opt.Rights(r, &f, norm)}, nil
+	return &identity{dn: string(dn), norm: norm, entry: id, watched: r.Watched(), rights: s.opt.Rights(r, &f, norm)}, nil
 }

@@ -64,7 +64,7 @@ func (x *session) search(w *work) error {
 		return nil
 	}
 	rights := &x.who.rights
-	if !rights.ReadAll && !rights.ReadSelf {
+	if v := rights.View; v != nil && v.Nothing() || v == nil && !rights.ReadAll && !rights.ReadSelf {
 		x.fail(w, ldapwire.Errorf(ldapwire.InsufficientAccessRights, "bind first"))
 		return nil
 	}
@@ -161,18 +161,17 @@ func (x *session) base(w *work, r *dirstore.Reader) error {
 
 // assert looks at the assertion control of a search or compare.
 func (x *session) assert(w *work, r *dirstore.Reader, norm []byte) error {
-	if !x.maySee(norm) {
-		return &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
+	if x.view() == nil && !x.maySee(norm) {
+		return errDenied
 	}
-	id, err := r.Resolve(norm)
-	if err != nil {
-		return err
+	f, ok := x.s.entryOf(r, norm)
+	if !ok && x.seesAll() {
+		return x.missing(r, norm)
 	}
-	f, ok, err := r.Get(id)
-	if err != nil {
-		return err
+	if !ok || !x.sees(r, &f, norm) {
+		return errDenied
 	}
-	if !ok || !r.Matches(&f, x.s.opt.Store.Compile(&w.ctl.assertion, nil)) {
+	if !r.Matches(&f, x.s.opt.Store.Compile(&w.ctl.assertion, nil)) {
 		return &ldapwire.Error{Code: ldapwire.AssertionFailed}
 	}
 	return nil
@@ -192,7 +191,7 @@ const (
 // special restrains the search to the entries that are shown, and makes the references of those that are
 // elsewhere. An identity that may see only its own entry has been restrained already.
 func (x *session) special(w *work, r *dirstore.Reader, s *searching) error {
-	if !x.who.rights.ReadAll {
+	if v := x.view(); v != nil && v.OnlySelf() || v == nil && !x.who.rights.ReadAll {
 		return nil
 	}
 	refs, err := r.Restrain(&w.plan, dirstore.Visible{Manage: w.ctl.manage, Subentries: w.ctl.visible,
@@ -208,6 +207,9 @@ func (x *session) special(w *work, r *dirstore.Reader, s *searching) error {
 
 // plan starts the search on the store.
 func (x *session) plan(w *work, r *dirstore.Reader) error {
+	if x.view() != nil {
+		return x.startSeen(w, r)
+	}
 	if x.who.rights.ReadAll {
 		return r.Start(&w.plan, w.norm, w.search.Scope, w.filter)
 	}
@@ -449,7 +451,7 @@ func (x *session) compareEntry(w *work) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !x.maySee(norm) {
+	if x.view() == nil && !x.maySee(norm) {
 		return false, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
 	}
 	if w.ctl.original { // RFC 6171
@@ -471,25 +473,22 @@ func (x *session) compareEntry(w *work) (bool, error) {
 			return false, err
 		}
 	}
-	id, err := r.Resolve(norm)
-	if err != nil {
-		return false, err
-	}
-	f, ok, err := r.Get(id)
-	if err != nil {
-		return false, err
-	}
-	if !ok {
-		return false, &ldapwire.Error{Code: ldapwire.NoSuchObject}
+	f, ok := x.s.entryOf(r, norm)
+	switch {
+	case !ok && x.seesAll():
+		return false, x.missing(r, norm)
+	case !ok || !x.sees(r, &f, norm):
+		return false, errDenied
 	}
 	store := x.s.opt.Store
 	d, err := store.Schema().Describe(c.Attribute)
 	if err != nil {
 		return false, ldapwire.Errorf(ldapwire.UndefinedAttributeType, "%v", err)
 	}
-	if dirstore.Secret(d.Type) {
+	if dirstore.Secret(d.Type) || !f.Sight().MayCompare(d.Type) {
 		return false, ldapwire.Errorf(ldapwire.InsufficientAccessRights, "%s is not compared", d)
 	}
+	f = f.Comparing()
 	present := ldapwire.Filter{Nodes: []ldapwire.Node{{Op: ldapwire.Present, End: 1, Attr: c.Attribute}}}
 	if has, _ := r.Evaluate(&f, store.Compile(&present, nil)); !has {
 		return false, ldapwire.Errorf(ldapwire.NoSuchAttribute, "the entry has no %s", d)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shoal/daemons/internal/access"
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/ldapwire"
@@ -36,6 +37,9 @@ type Rights struct {
 	NoLimits bool // the limits on entries and time do not apply
 	// KeepPassword denies what others may: to change its own password (RFC 3062).
 	KeepPassword bool
+	// View, if set, decides about entries and attributes in the place of ReadSelf, ReadAll, Verifiers, Secrets, Write, Modify, Add
+	// and KeepPassword.
+	View *access.View
 }
 
 // Limits bound what clients may ask for. All fields must be positive.
@@ -65,9 +69,11 @@ type Options struct {
 	RootDN       string
 	RootPassword string // in clear, or a hash with its scheme
 	// Rights says what an identity may do, found by its entry; entry is nil for the root DN. norm is the
-	// normal form of its name.
+	// normal form of its name, and nil for anonymous where Watched is set.
 	Rights func(r *dirstore.Reader, entry *dirstore.Found, norm []byte) Rights
-	TLS    *tls.Config // nil: no StartTLS and no TLS listener
+	// Watched, if set, moves when rights may have changed: they are asked for anew then, on connections that are open too.
+	Watched func() uint64
+	TLS     *tls.Config // nil: no StartTLS and no TLS listener
 	// Refer, if set, is asked for each update and names the servers that take it, if this one takes none: it is a
 	// shadow.
 	Refer func() []string
@@ -117,6 +123,7 @@ type Server struct {
 	opt       Options
 	limits    atomic.Pointer[Limits]
 	rootNorm  []byte
+	suffix    []byte // normal form
 	rootBase  []ldapwire.Attribute
 	rootEntry atomic.Pointer[dirstore.Found]
 	subschema *dirstore.Found
@@ -130,6 +137,7 @@ type Server struct {
 	ready    atomic.Bool
 	now      atomic.Int64 // coarse time since boot in ns, kept by the sweeper
 	password atomic.Pointer[rootSecret]
+	nobody   atomic.Pointer[identity] // anonymous, where Watched is set
 
 	failures   *tracker
 	fakeKey    []byte
@@ -155,6 +163,9 @@ func New(opt Options) (*Server, error) {
 	var err error
 	if s.rootNorm, err = opt.Store.CheckDN([]byte(opt.RootDN)); err != nil {
 		return nil, fmt.Errorf("root DN %q: %w", opt.RootDN, err)
+	}
+	if s.suffix, err = opt.Store.CheckDN([]byte(opt.Store.Suffix())); err != nil {
+		return nil, err
 	}
 	if err := s.makeVirtualEntries(); err != nil {
 		return nil, err

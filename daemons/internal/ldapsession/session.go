@@ -22,7 +22,9 @@ type identity struct {
 	norm   []byte
 	entry  uint64 // id of the entry; 0 for the root DN and for anonymous
 	rights Rights
-	root   bool
+	// watched is Options.Watched from when rights were asked for.
+	watched uint64
+	root    bool
 	// mustChange: nothing but a change of the own password is allowed, because somebody else set it.
 	mustChange bool
 }
@@ -285,6 +287,9 @@ func (x *session) handle(w *work, frame []byte) error {
 	}
 	if err == nil && (m.Op == ldapwire.OpBindRequest || m.Op == ldapwire.OpCompareRequest) {
 		err = x.s.unready()
+	}
+	if err == nil {
+		err = x.refresh(w)
 	}
 	if err == nil && w.ctl.proxied {
 		own := x.who

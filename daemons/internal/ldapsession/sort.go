@@ -212,7 +212,7 @@ func (x *session) sendSorted(g *sorting, op *operation) error {
 			p := list[0]
 			list = list[1:]
 			f, ok, err := r.Get(p.id)
-			if err == nil && ok { // one that went meanwhile is left out
+			if err == nil && ok && r.See(&f, g.plan.Seeing()) { // one that went meanwhile is left out
 				out, err = r.AppendEntry(out, g.id, &f, g.sel, g.searching.view, nil)
 				g.sent++
 			}

@@ -49,6 +49,8 @@ type syncing struct {
 	filter  *dirstore.Filter
 	sel     *dirstore.Selection
 	view    dirstore.View
+	who     *identity
+	seeing  dirstore.Seeing // nil: everything
 
 	r       *dirstore.Reader // nil between chunks
 	out     []byte
@@ -67,7 +69,11 @@ func (x *session) sync(w *work) error {
 	s := &syncing{x: x, id: w.msg.ID, scope: q.Scope, request: w.ctl.sync, changed: map[uint64]bool{},
 		sel: x.s.opt.Store.Select(q.RawAttributes, q.Attributes)}
 	err := func() (err error) {
-		if !x.who.rights.ReadAll {
+		if v := x.view(); v != nil {
+			if may, _ := v.Follows(); !may {
+				return ldapwire.Errorf(ldapwire.InsufficientAccessRights, "synchronization needs the right to read everything")
+			}
+		} else if !x.who.rights.ReadAll {
 			return ldapwire.Errorf(ldapwire.InsufficientAccessRights, "synchronization needs the right to read everything")
 		}
 		if w.ctl.paged {
@@ -91,7 +97,14 @@ func (x *session) sync(w *work) error {
 		return nil
 	}
 	s.request.Cookie = nil // it lies in the read buffer
+	s.who = x.who
 	s.view = dirstore.View{TypesOnly: q.TypesOnly, Secrets: x.who.rights.Secrets, Stored: true}
+	if v := x.view(); v != nil {
+		s.seeing = v.See
+		if _, s.view.Secrets = v.Follows(); s.view.Secrets {
+			s.seeing = nil
+		}
+	}
 	suffix, err := x.s.opt.Store.CheckDN([]byte(x.s.opt.Store.Suffix()))
 	s.whole = err == nil && q.Scope == ldapwire.WholeSubtree && string(suffix) == string(w.norm)
 	s.filter, w.filter = w.filter, nil
@@ -205,6 +218,9 @@ func (s *syncing) run() error {
 		case <-changed:
 		case <-s.op.ctx.Done():
 			return context.Canceled
+		}
+		if err := s.recheck(); err != nil {
+			return err
 		}
 	}
 }
@@ -502,7 +518,32 @@ func (s *syncing) contains(f *dirstore.Found) (in bool, err error) {
 	if in = s.whole; !in {
 		in, err = s.r.Below(s.base, s.scope, f)
 	}
-	return in && s.r.Matches(f, s.filter), err
+	return in && s.r.See(f, s.seeing) && s.r.Matches(f, s.filter), err
+}
+
+// recheck looks at the rights again when they may have changed. Who sees something else now begins anew.
+func (s *syncing) recheck() error {
+	x := s.x
+	if s.who.root || s.who.rights.View == nil || s.who.watched == x.s.opt.Watched() {
+		return nil
+	}
+	s.close()
+	if err := s.open(); err != nil {
+		return err
+	}
+	who, err := x.s.identity(s.r, s.who.norm)
+	if err != nil {
+		return err
+	}
+	was := s.who.rights.View
+	if !who.rights.View.Same(was) {
+		return ldapwire.Errorf(ldapwire.SyncRefreshRequired, "the rights to the directory have changed: begin anew")
+	}
+	s.who = who
+	if s.seeing != nil {
+		s.seeing = who.rights.View.See
+	}
+	return nil
 }
 
 func (s *syncing) entry(f *dirstore.Found, state ldapwire.SyncState, cookie []byte) (err error) {

@@ -28,7 +28,7 @@ func (x *session) startTransaction(w *work) {
 		return
 	}
 	switch {
-	case !x.who.rights.Write && x.who.rights.Modify == nil:
+	case x.view() == nil && !x.who.rights.Write && x.who.rights.Modify == nil, x.who.dn == "":
 		x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
 		return
 	case x.txn != nil:
@@ -83,10 +83,10 @@ func (x *session) endTransaction(w *work) error {
 	write := &dirstore.Write{By: x.who.dn, Op: batch}
 	w.closeReader()
 	x.s.opt.Store.Submit(write)
-	msg, who := w.msg.ID, x.attrs()
+	msg, who, view := w.msg.ID, x.attrs(), x.view()
 	go func() {
 		defer x.finish(msg, running)
-		err := x.s.acknowledge(write.Wait())
+		err := x.s.hide(view, x.s.acknowledge(write.Wait()))
 		r := result(err)
 		failed := int32(0)
 		var controls []ldapwire.UpdateControls

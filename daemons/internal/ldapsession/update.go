@@ -15,7 +15,7 @@ func (x *session) update(w *work, frame []byte) error {
 	if done, err := x.elsewhere(w); done || err != nil {
 		return err
 	}
-	if !x.who.rights.Write && x.who.rights.Modify == nil && x.who.rights.Add == nil {
+	if v := x.view(); v != nil && v.Anonymous || v == nil && !x.who.rights.Write && x.who.rights.Modify == nil && x.who.rights.Add == nil {
 		x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
 		return nil
 	}
@@ -30,7 +30,7 @@ func (x *session) update(w *work, frame []byte) error {
 		return nil
 	}
 	write := &dirstore.Write{By: x.who.dn, Op: op, Conditions: x.conditions(w)}
-	if write.Assert != nil || write.Before != nil || write.After != nil {
+	if x.view() == nil && (write.Assert != nil || write.Before != nil || write.After != nil) {
 		if norm, err := x.s.opt.Store.CheckDN(dn); err != nil || !x.maySee(norm) {
 			x.fail(w, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights})
 			return nil
@@ -46,10 +46,10 @@ func (x *session) update(w *work, frame []byte) error {
 	}
 	w.closeReader()
 	x.s.opt.Store.Submit(write)
-	who := x.attrs()
+	who, view := x.attrs(), x.view()
 	go func() {
 		defer x.finish(m.ID, running)
-		err := x.s.acknowledge(write.Wait())
+		err := x.s.hide(view, x.s.acknowledge(write.Wait()))
 		r := result(err)
 		x.s.metrics.count(m.Op, r.Code)
 		x.log.Info("directory update", who, "operation", m.Op.String(), "entry", string(dn), "result", r.Code.String(), "message", r.Message, "csn", write.CSN())
@@ -100,7 +100,7 @@ func (s *Server) acknowledge(err error) error {
 
 func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation, []byte, error) {
 	lim := x.s.wireLimits()
-	if !x.who.rights.Write && m.Op != ldapwire.OpModifyRequest && m.Op != ldapwire.OpAddRequest {
+	if x.view() == nil && !x.who.rights.Write && m.Op != ldapwire.OpModifyRequest && m.Op != ldapwire.OpAddRequest {
 		return nil, nil, &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
 	}
 	switch m.Op {
@@ -109,7 +109,7 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 		if err := r.Parse(m.Body, lim); err != nil {
 			return nil, nil, err
 		}
-		if err := x.mayAdd(&r); err != nil {
+		if err := x.mayAdd(w, &r); err != nil {
 			return nil, nil, err
 		}
 		n := &newSecret{}
@@ -128,7 +128,7 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 		if err := r.Parse(m.Body, lim); err != nil {
 			return nil, nil, err
 		}
-		if err := x.mayModify(&r); err != nil {
+		if err := x.mayModify(w, &r); err != nil {
 			return nil, nil, err
 		}
 		n := &newSecret{}
@@ -163,13 +163,16 @@ func (x *session) parseUpdate(w *work, m *ldapwire.Message) (dirstore.Operation,
 }
 
 // mayModify asks the rights of an identity that may not write everything, before any work is done for it.
-func (x *session) mayModify(r *ldapwire.Modify) error {
+func (x *session) mayModify(w *work, r *ldapwire.Modify) error {
 	if x.who.rights.Write {
 		return nil
 	}
 	norm, err := x.s.opt.Store.CheckDN(r.DN)
 	if err != nil {
 		return err
+	}
+	if x.view() != nil {
+		return x.mayModifySeen(w, norm, r.Changes)
 	}
 	if x.who.rights.Modify == nil || !x.who.rights.Modify(norm, r.Changes) {
 		return &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}
@@ -178,13 +181,16 @@ func (x *session) mayModify(r *ldapwire.Modify) error {
 }
 
 // mayAdd is the same for an entry to add.
-func (x *session) mayAdd(r *ldapwire.Add) error {
+func (x *session) mayAdd(w *work, r *ldapwire.Add) error {
 	if x.who.rights.Write {
 		return nil
 	}
 	norm, err := x.s.opt.Store.CheckDN(r.DN)
 	if err != nil {
 		return err
+	}
+	if x.view() != nil {
+		return x.mayAddSeen(w, norm)
 	}
 	if x.who.rights.Add == nil || !x.who.rights.Add(norm, r.Attributes) {
 		return &ldapwire.Error{Code: ldapwire.InsufficientAccessRights}

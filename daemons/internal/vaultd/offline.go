@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"shoal/daemons/internal/access"
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/dirschema"
 	"shoal/daemons/internal/dirstore"
@@ -36,7 +37,7 @@ func (c *Config) options(log *slog.Logger) (dirstore.Options, error) {
 		err = schema.AddFolder(c.SchemaFolder)
 	}
 	return dirstore.Options{Path: c.Database.Path, Suffix: c.Suffix, Schema: schema, Indexes: c.Database.Indexes, Clock: clock.System(), Log: log,
-		GroupCommit: c.Database.GroupCommit, ChangeLog: c.Database.ChangeLog, Maintain: maintain(schema)}, err
+		GroupCommit: c.Database.GroupCommit, ChangeLog: c.Database.ChangeLog, Maintain: maintain(schema), Check: access.Check(schema), Watch: access.Watch}, err
 }
 
 // withStore opens the database for a task.

@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shoal/daemons/internal/access"
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/kit"
@@ -59,6 +60,7 @@ type vault struct {
 	tls       *pki.Public
 	store     *dirstore.Store
 	server    *ldapsession.Server
+	access    *access.Engine
 	passwords *ldapsession.Passwords
 	replacing sync.Mutex // held by an import or a restore of the control API
 	indexes   []string   // of the configuration in force
@@ -176,9 +178,12 @@ func (v *vault) openServer(c *Config) error {
 	v.passwords.Scram(c.Password.ScramIterations, c.Password.scramHashes()...)
 	v.env.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shoal_vault_passwords_waiting",
 		Help: "Passwords that are being hashed or verified, or wait for it."}, func() float64 { return float64(v.passwords.Waiting()) }))
+	if v.access, err = access.New(v.store, c.RootDN(), v.env.Log); err != nil {
+		return err
+	}
 	o := ldapsession.Options{
 		Store: v.store, Passwords: v.passwords, RootDN: c.RootDN(), RootPassword: string(password),
-		Rights: rights(v.store), Limits: c.Limits.session(), Vendor: kit.Version,
+		Rights: rights(v.access, v.env.Log), Watched: v.access.Watched, Limits: c.Limits.session(), Vendor: kit.Version,
 		Clock: v.env.Clock, Log: v.env.Log, Metrics: v.env.Metrics,
 	}
 	if o.SASL, err = v.sasl(c); err != nil {

@@ -1,4 +1,4 @@
-package vaultd
+package access
 
 import (
 	"bytes"
@@ -8,7 +8,19 @@ import (
 	"shoal/daemons/internal/ldapwire"
 )
 
-// What servers may write for the migration of a domain (package migrate).
+// What the right "migrate" is: servers take accounts over from an old server (package migrate).
+
+// isOneOf says whether an attribute description, by any of its names or its number, is one of these types, without
+// options.
+func isOneOf(schema *dirschema.Schema, description []byte, names ...string) bool {
+	t := schema.Attribute(description) // nil for what has options
+	for _, name := range names {
+		if t != nil && t == schema.Attribute([]byte(name)) {
+			return true
+		}
+	}
+	return false
+}
 
 // migrates says whether changes take named values of shoalMigrating away and, if "password" is one of them, set the password
 // beside: the update fails as a whole where the account does not have the value, so that each account's password is
@@ -33,34 +45,33 @@ func migrates(schema *dirschema.Schema, changes []ldapwire.Change) bool {
 
 // mayCreate says whether a server may add an entry: an account that has no password yet and still gets it from the old server, directly
 // below a domain whose migration makes accounts.
-func mayCreate(s *dirstore.Store, norm []byte, list []ldapwire.Attribute) bool {
+func (v *View) mayCreate(r *dirstore.Reader, g *grant, f *dirstore.Found, list []ldapwire.Attribute) bool {
+	if g.entry&Migrate == 0 {
+		return false
+	}
+	schema := v.engine.store.Schema()
 	account, password := false, false
 	for i := range list {
 		a := &list[i]
 		switch {
-		case isOneOf(s.Schema(), a.Type, "userPassword"):
+		case isOneOf(schema, a.Type, "userPassword", "authPassword", Attribute, AdministratorAttribute):
 			return false
-		case isOneOf(s.Schema(), a.Type, "objectClass"):
+		case isOneOf(schema, a.Type, "objectClass"):
 			account = has(a.Values, "shoalAccount")
-		case isOneOf(s.Schema(), a.Type, "shoalMigrating"):
+		case isOneOf(schema, a.Type, "shoalMigrating"):
 			password = has(a.Values, "password")
 		}
 	}
-	_, domain, ok := bytes.Cut(norm, []byte(","))
-	if !account || !password || !ok || !bytes.HasPrefix(norm, []byte("uid=")) {
+	s, err := v.subject(r, f)
+	if err != nil || s.name() != nil || !account || !password || !bytes.HasPrefix(s.norm, []byte("uid=")) {
 		return false
 	}
-	r, err := s.Read()
+	id, err := r.Resolve(s.parent)
 	if err != nil {
 		return false
 	}
-	defer r.Close()
-	id, err := r.Resolve(domain)
-	if err != nil {
-		return false
-	}
-	f, ok, err := r.Get(id)
-	return err == nil && ok && r.Value(&f, "shoalMigrationCreate") == "TRUE"
+	d, ok, err := r.Get(id)
+	return err == nil && ok && r.Value(&d, "shoalMigrationCreate") == "TRUE"
 }
 
 func has(values [][]byte, want string) bool {
@@ -70,13 +81,4 @@ func has(values [][]byte, want string) bool {
 		}
 	}
 	return false
-}
-
-func without(values [][]byte, what string) (out [][]byte) {
-	for _, v := range values {
-		if !bytes.EqualFold(v, []byte(what)) {
-			out = append(out, v)
-		}
-	}
-	return out
 }
