@@ -23,7 +23,8 @@ func rights(e *access.Engine, log *slog.Logger) func(*dirstore.Reader, *dirstore
 			log.Error("directory: the rules of access cannot be read: nothing is allowed", "error", err)
 			return ldapsession.Rights{KeepPassword: true}
 		}
-		return ldapsession.Rights{View: v, NoLimits: slices.Contains(v.Roles, "vault"), OwnPasswords: len(v.Roles) > 0}
+		vault := slices.Contains(v.Roles, "vault")
+		return ldapsession.Rights{View: v, NoLimits: vault, Secrets: vault, OwnPasswords: len(v.Roles) > 0}
 	}
 }
 
