@@ -16,6 +16,7 @@ type fetch struct {
 	modSeq   bool // MODSEQ is asked for
 	changed  bool // CHANGEDSINCE was given
 	since    uint64
+	page     *imapwire.Partial // of the messages that are asked for
 	vanished bool
 
 	seen mailstore.UIDSet // messages that get \Seen
@@ -48,7 +49,7 @@ func cmdFetch(s *session, c *call) error {
 	}
 	b := s.box
 	b.catchUp()
-	f.plan(c.uid)
+	f.plan(c.uid && !s.uidOnly)
 	if f.modSeq || f.changed {
 		s.enableCondstore()
 	}
@@ -64,6 +65,9 @@ func cmdFetch(s *session, c *call) error {
 	}
 	if f.changed && f.since >= b.view.st.ModSeq() {
 		ranges = nil
+	}
+	if f.page != nil {
+		ranges = f.onPage(b, ranges)
 	}
 	f.reading.begin(b, b.view.among(ranges))
 	b.view.each(ranges, func(seq uint32, m *mailstore.Message, ghost bool) bool {
@@ -101,6 +105,16 @@ func (s *session) fetchModifiers(c *call, f *fetch) error {
 		case "VANISHED":
 			f.vanished = true
 			return nil
+		case "PARTIAL":
+			if f.page != nil {
+				return badf("PARTIAL given twice")
+			}
+			if err := s.dec.SP(); err != nil {
+				return err
+			}
+			page, err := s.dec.Partial()
+			f.page = &page
+			return err
 		}
 		return badf("Unknown modifier of FETCH: %s", word)
 	})
@@ -115,6 +129,20 @@ func (s *session) fetchModifiers(c *call, f *fetch) error {
 		return badf("VANISHED needs CHANGEDSINCE")
 	}
 	return nil
+}
+
+// onPage leaves those of ranges that are on the page: it is a page of the messages that would be answered without it
+// (RFC 9394 §3.3).
+func (f *fetch) onPage(b *selected, ranges []imapwire.Range) []imapwire.Range {
+	var uids []imapwire.Range
+	b.view.each(ranges, func(_ uint32, m *mailstore.Message, _ bool) bool {
+		if !f.changed || m.ModSeq > f.since {
+			uids = imapwire.AddNumber(uids, m.UID)
+		}
+		return true
+	})
+	first, end := f.page.Of(imapwire.Count(uids))
+	return imapwire.Slice(uids, first, end)
 }
 
 // plan completes the items and finds out what they need.
@@ -170,7 +198,7 @@ func (s *session) fetchMessage(ctx context.Context, f *fetch, seq uint32, m *mai
 		defer content.close()
 	}
 	e := &s.enc
-	e.Raw("* ").Number(uint64(seq)).Raw(" FETCH (")
+	s.fetchHead(seq, m)
 	for i := range f.items {
 		if i > 0 {
 			e.SP()

@@ -35,7 +35,7 @@ func cmdSearch(s *session, c *call) error {
 		return err
 	}
 	if args.Return&imapwire.ReturnSave != 0 {
-		b.saved = result.savedUIDs(args.Return)
+		b.saved = result.savedUIDs(args)
 	}
 	switch {
 	case args.Return == imapwire.ReturnSave:
@@ -88,20 +88,39 @@ func (r *found) add(seq uint32, m *mailstore.Message) {
 	r.highest = max(r.highest, m.ModSeq)
 }
 
-// savedUIDs is what "$" stands for from now on: with MIN and MAX alone only these (RFC 5182 §2.1).
-func (r *found) savedUIDs(options imapwire.SearchReturn) []imapwire.Range {
-	if options&(imapwire.ReturnAll|imapwire.ReturnCount) != 0 ||
-		options&(imapwire.ReturnMin|imapwire.ReturnMax) == 0 || r.count == 0 {
+// savedUIDs is what "$" stands for from now on: with PARTIAL the page, and with MIN and MAX alone only these (RFC 5182 §2.1,
+// RFC 9394 §3.2).
+func (r *found) savedUIDs(args *imapwire.Search) []imapwire.Range {
+	options := args.Return
+	if options&(imapwire.ReturnMin|imapwire.ReturnMax|imapwire.ReturnPartial) == 0 || r.count == 0 ||
+		options&imapwire.ReturnPartial == 0 && options&(imapwire.ReturnAll|imapwire.ReturnCount) != 0 {
 		return r.uids
 	}
+	return r.named(args)
+}
+
+// named are the UIDs of the messages that the options MIN, MAX and PARTIAL name, in ascending order.
+func (r *found) named(args *imapwire.Search) []imapwire.Range {
 	var out []imapwire.Range
-	if options&imapwire.ReturnMin != 0 {
-		out = imapwire.AddNumber(out, r.first.UID)
+	if r.count == 0 {
+		return nil
 	}
-	if options&imapwire.ReturnMax != 0 && (len(out) == 0 || r.last.UID != r.first.UID) {
-		out = imapwire.AddNumber(out, r.last.UID)
+	if args.Return&imapwire.ReturnPartial != 0 {
+		_, out = r.page(args.Partial)
 	}
-	return out
+	if args.Return&imapwire.ReturnMin != 0 {
+		out = append(out, imapwire.Range{Lo: r.first.UID, Hi: r.first.UID})
+	}
+	if args.Return&imapwire.ReturnMax != 0 {
+		out = append(out, imapwire.Range{Lo: r.last.UID, Hi: r.last.UID})
+	}
+	return imapwire.Normalize(out)
+}
+
+// page returns a page of the result, in its order.
+func (r *found) page(p imapwire.Partial) (seqs, uids []imapwire.Range) {
+	first, end := p.Of(r.count)
+	return imapwire.Slice(r.seqs, first, end), imapwire.Slice(r.uids, first, end)
 }
 
 // writeSearch writes the SEARCH response of IMAP4rev1, or the SORT response.
@@ -151,25 +170,38 @@ func (s *session) writeESearch(c *call, args *imapwire.Search, r *found) {
 	if options&imapwire.ReturnCount != 0 {
 		e.Raw(" COUNT ").Number(r.count)
 	}
+	if options&imapwire.ReturnPartial != 0 {
+		seqs, uids := r.page(args.Partial)
+		if c.uid {
+			seqs = uids
+		}
+		e.Raw(" PARTIAL (").Raw(string(args.Partial.Append(nil))).SP()
+		if len(seqs) == 0 {
+			e.Raw("NIL)")
+		} else {
+			e.Set(seqs).Byte(')')
+		}
+	}
 	if args.ModSeq && r.count > 0 {
-		e.Raw(" MODSEQ ").Number(r.modSeq(options))
+		e.Raw(" MODSEQ ").Number(s.modSeq(args, r))
 	}
 	e.CRLF()
 }
 
-// modSeq is the mod-sequence of an extended result: of the messages that it names, if it names MIN or
-// MAX only, else of all (RFC 7162 §3.1.10).
-func (r *found) modSeq(options imapwire.SearchReturn) uint64 {
-	if options&(imapwire.ReturnAll|imapwire.ReturnCount) != 0 {
+// modSeq is the mod-sequence of an extended result: of the messages that it names, if it names MIN, MAX or a page
+// only, else of all (RFC 7162 §3.1.10).
+func (s *session) modSeq(args *imapwire.Search, r *found) uint64 {
+	const naming = imapwire.ReturnMin | imapwire.ReturnMax | imapwire.ReturnPartial
+	if args.Return&(imapwire.ReturnAll|imapwire.ReturnCount) != 0 || args.Return&naming == 0 {
 		return r.highest
 	}
-	switch options & (imapwire.ReturnMin | imapwire.ReturnMax) {
-	case imapwire.ReturnMin:
-		return r.first.ModSeq
-	case imapwire.ReturnMax:
-		return r.last.ModSeq
-	case imapwire.ReturnMin | imapwire.ReturnMax:
-		return max(r.first.ModSeq, r.last.ModSeq)
+	highest := uint64(0)
+	s.box.view.each(r.named(args), func(_ uint32, m *mailstore.Message, _ bool) bool {
+		highest = max(highest, m.ModSeq)
+		return true
+	})
+	if highest == 0 {
+		return r.highest // the page is empty
 	}
-	return r.highest
+	return highest
 }

@@ -109,6 +109,9 @@ func (s *session) resyncParams() (*resync, error) {
 		case field == 3 && s.dec.Peek() != '(':
 			r.known, err = s.plainSet()
 		case (field == 3 || field == 4) && s.dec.Peek() == '(' && r.seqs == nil:
+			if s.uidOnly {
+				return errUIDRequired
+			}
 			r.seqs, r.uids, err = s.seqMatch()
 			field = 4
 		default:
@@ -202,7 +205,7 @@ func (s *session) describeMailbox(name string) {
 	e.Raw("* ").Number(uint64(st.Len())).Raw(" EXISTS\r\n")
 	if !s.rev2 {
 		e.Raw("* 0 RECENT\r\n")
-		if seq := firstUnseen(st); seq > 0 {
+		if seq := firstUnseen(st); seq > 0 && !s.uidOnly {
 			e.Raw("* OK [UNSEEN ").Number(uint64(seq)).Raw("] First unseen message\r\n")
 		}
 	}

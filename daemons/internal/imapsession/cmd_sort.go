@@ -46,7 +46,7 @@ func cmdSort(s *session, c *call) error {
 		return err
 	}
 	if args.Return&imapwire.ReturnSave != 0 {
-		s.box.saved = imapwire.Normalize(slices.Clone(result.savedUIDs(args.Return)))
+		s.box.saved = imapwire.Normalize(slices.Clone(result.savedUIDs(&args.Search)))
 	}
 	switch {
 	case args.Return == imapwire.ReturnSave:

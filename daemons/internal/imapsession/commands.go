@@ -15,6 +15,8 @@ type command struct {
 	// numbers says that the command may name messages by sequence number, so that no EXPUNGE may be
 	// sent before it is answered. Its form with UID has no such limit.
 	numbers bool
+	// messages says that the command names or answers messages by sequence number, and has another form with UID.
+	messages bool
 	// store says that the command may wait for the store or the directory: it gets a context with a
 	// time limit.
 	store bool
@@ -36,42 +38,45 @@ func newCommands() map[string]*command {
 		"LOGIN":        {run: cmdLogin, states: stateNew, store: true, quiet: true},
 		"AUTHENTICATE": {run: cmdAuthenticate, states: stateNew, store: true, quiet: true, capability: "SASL-IR"},
 
-		"COMPRESS":     {run: cmdCompress, states: stateAuthed, quiet: true, capability: "COMPRESS=DEFLATE"},
-		"ENABLE":       {run: cmdEnable, states: stateAuthed, quiet: true, capability: "ENABLE"},
-		"SELECT":       {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
-		"EXAMINE":      {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
-		"CREATE":       {run: cmdCreate, states: stateAuthed, store: true},
-		"DELETE":       {run: cmdDelete, states: stateAuthed, store: true},
-		"RENAME":       {run: cmdRename, states: stateAuthed, store: true},
-		"SUBSCRIBE":    {run: cmdSubscribe, states: stateAuthed, store: true},
-		"UNSUBSCRIBE":  {run: cmdSubscribe, states: stateAuthed, store: true},
-		"LIST":         {run: cmdList, states: stateAuthed, store: true, capability: "CHILDREN"},
-		"LSUB":         {run: cmdLsub, states: stateAuthed, store: true},
-		"NAMESPACE":    {run: cmdNamespace, states: stateAuthed, capability: "NAMESPACE"},
-		"STATUS":       {run: cmdStatus, states: stateAuthed, store: true, capability: "STATUS=SIZE"},
-		"APPEND":       {run: cmdAppend, states: stateAuthed, capability: "UIDPLUS"},
-		"GETQUOTA":     {run: cmdGetQuota, states: stateAuthed, store: true, capability: "QUOTA"},
-		"GETQUOTAROOT": {run: cmdGetQuotaRoot, states: stateAuthed, store: true, capability: "QUOTA"},
-		"IDLE":         {run: cmdIdle, states: stateAuthed, store: true, quiet: true, capability: "IDLE"},
+		"COMPRESS":       {run: cmdCompress, states: stateAuthed, quiet: true, capability: "COMPRESS=DEFLATE"},
+		"ENABLE":         {run: cmdEnable, states: stateAuthed, quiet: true, capability: "ENABLE"},
+		"SELECT":         {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
+		"EXAMINE":        {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
+		"CREATE":         {run: cmdCreate, states: stateAuthed, store: true},
+		"DELETE":         {run: cmdDelete, states: stateAuthed, store: true},
+		"RENAME":         {run: cmdRename, states: stateAuthed, store: true},
+		"SUBSCRIBE":      {run: cmdSubscribe, states: stateAuthed, store: true},
+		"UNSUBSCRIBE":    {run: cmdSubscribe, states: stateAuthed, store: true},
+		"LIST":           {run: cmdList, states: stateAuthed, store: true, capability: "CHILDREN"},
+		"LSUB":           {run: cmdLsub, states: stateAuthed, store: true},
+		"NAMESPACE":      {run: cmdNamespace, states: stateAuthed, capability: "NAMESPACE"},
+		"STATUS":         {run: cmdStatus, states: stateAuthed, store: true, capability: "STATUS=SIZE"},
+		"APPEND":         {run: cmdAppend, states: stateAuthed, capability: "UIDPLUS"},
+		"UNAUTHENTICATE": {run: cmdUnauthenticate, states: stateAuthed, quiet: true, capability: "UNAUTHENTICATE"},
+		"GETQUOTA":       {run: cmdGetQuota, states: stateAuthed, store: true, capability: "QUOTA"},
+		"GETQUOTAROOT":   {run: cmdGetQuotaRoot, states: stateAuthed, store: true, capability: "QUOTA"},
+		"IDLE":           {run: cmdIdle, states: stateAuthed, store: true, quiet: true, capability: "IDLE"},
 
 		"CHECK":       {run: cmdNoop, states: stateSelected, store: true},
 		"CLOSE":       {run: cmdClose, states: stateSelected, store: true, quiet: true},
 		"UNSELECT":    {run: cmdUnselect, states: stateSelected, quiet: true, capability: "UNSELECT"},
 		"EXPUNGE":     {run: cmdExpunge, states: stateSelected, store: true},
 		"UID EXPUNGE": {run: cmdExpunge, states: stateSelected, store: true, capability: "UIDPLUS"},
-		"SEARCH":      {run: cmdSearch, states: stateSelected, store: true, numbers: true, capability: "ESEARCH"},
+		"SEARCH":      {run: cmdSearch, states: stateSelected, store: true, messages: true, numbers: true, capability: "ESEARCH"},
 		"UID SEARCH":  {run: cmdSearch, states: stateSelected, store: true},
-		"SORT":        {run: cmdSort, states: stateSelected, store: true, numbers: true, capability: "SORT"},
+		"SORT":        {run: cmdSort, states: stateSelected, store: true, messages: true, numbers: true, capability: "SORT"},
 		"UID SORT":    {run: cmdSort, states: stateSelected, store: true, capability: "ESORT"},
-		"THREAD":      {run: cmdThread, states: stateSelected, store: true, numbers: true, capability: "THREAD=REFERENCES"},
+		"THREAD":      {run: cmdThread, states: stateSelected, store: true, messages: true, numbers: true, capability: "THREAD=REFERENCES"},
 		"UID THREAD":  {run: cmdThread, states: stateSelected, store: true, capability: "THREAD=ORDEREDSUBJECT"},
-		"FETCH":       {run: cmdFetch, states: stateSelected, store: true, numbers: true},
+		"FETCH":       {run: cmdFetch, states: stateSelected, store: true, messages: true, numbers: true},
 		"UID FETCH":   {run: cmdFetch, states: stateSelected, store: true},
-		"STORE":       {run: cmdStore, states: stateSelected, store: true, numbers: true, capability: "CONDSTORE"},
+		"STORE":       {run: cmdStore, states: stateSelected, store: true, messages: true, numbers: true, capability: "CONDSTORE"},
 		"UID STORE":   {run: cmdStore, states: stateSelected, store: true, capability: "CONDSTORE"},
-		"COPY":        {run: cmdCopy, states: stateSelected, store: true, capability: "UIDPLUS"},
+		"COPY":        {run: cmdCopy, states: stateSelected, store: true, messages: true, capability: "UIDPLUS"},
 		"UID COPY":    {run: cmdCopy, states: stateSelected, store: true, capability: "UIDPLUS"},
-		"MOVE":        {run: cmdCopy, states: stateSelected, store: true, capability: "MOVE"},
+		"MOVE":        {run: cmdCopy, states: stateSelected, store: true, messages: true, capability: "MOVE"},
+		"REPLACE":     {run: cmdReplace, states: stateSelected, messages: true, capability: "REPLACE"},
+		"UID REPLACE": {run: cmdReplace, states: stateSelected, capability: "REPLACE"},
 		"UID MOVE":    {run: cmdCopy, states: stateSelected, store: true, capability: "MOVE"},
 	}
 }
@@ -119,6 +124,8 @@ func (s *session) serveCommand() error {
 		return s.refuse(tag, "", badf("Unknown command"))
 	case c.states&s.state == 0:
 		return s.refuse(tag, c.name, s.outOfState(c.command))
+	case c.messages && s.uidOnly:
+		return s.refuse(tag, c.name, errUIDRequired)
 	}
 	if s.state == stateNew {
 		if s.commands++; int(s.commands) > s.srv.limits().PreLoginCommands {
@@ -159,6 +166,9 @@ func tellsNews(err error) bool {
 	answer, _ := answerTo(err)
 	return !answer.bad
 }
+
+// errUIDRequired refuses sequence numbers after ENABLE UIDONLY (RFC 9586 §3.1).
+var errUIDRequired error = &status{bad: true, code: "UIDREQUIRED", text: "Messages are named by UID only, after ENABLE UIDONLY"}
 
 func (s *session) outOfState(c *command) error {
 	switch {

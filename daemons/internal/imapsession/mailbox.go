@@ -106,10 +106,10 @@ func (s *session) tell(noExpunge bool, silent *silentStore, said mailstore.UIDSe
 }
 
 // tellExpunged writes EXPUNGE for every ghost, from the last to the first so that the numbers hold, or
-// one VANISHED to a client that knows QRESYNC (RFC 7162 §3.2.10).
+// one VANISHED to a client that knows QRESYNC (RFC 7162 §3.2.10) or takes UIDs only (RFC 9586 §3.5).
 func (s *session) tellExpunged() {
 	v := &s.box.view
-	if s.qresync {
+	if s.qresync || s.uidOnly {
 		var uids []imapwire.Range
 		for i := range v.ghosts {
 			uids = imapwire.AddNumber(uids, v.ghosts[i].UID)
@@ -126,13 +126,18 @@ func (s *session) tellExpunged() {
 // tellFlags writes an unsolicited FETCH with the flags of a message.
 func (s *session) tellFlags(seq uint32, m *mailstore.Message, flags bool) {
 	e := &s.enc
-	e.Raw("* ").Number(uint64(seq)).Raw(" FETCH (")
+	s.fetchHead(seq, m)
 	if s.condstor || s.qresync || s.rev2 {
-		e.Raw("UID ").Number(uint64(m.UID))
-		if s.condstor {
-			e.Raw(" MODSEQ (").Number(m.ModSeq).Byte(')')
+		if !s.uidOnly {
+			e.Raw("UID ").Number(uint64(m.UID))
+			if s.condstor {
+				e.SP()
+			}
 		}
-		if flags {
+		if s.condstor {
+			e.Raw("MODSEQ (").Number(m.ModSeq).Byte(')')
+		}
+		if flags && (s.condstor || !s.uidOnly) {
 			e.SP()
 		}
 	}
@@ -141,6 +146,15 @@ func (s *session) tellFlags(seq uint32, m *mailstore.Message, flags bool) {
 		s.writeFlags(m)
 	}
 	e.Raw(")\r\n")
+}
+
+// fetchHead begins what is told of a message: FETCH, or UIDFETCH after ENABLE UIDONLY (RFC 9586 §3.3).
+func (s *session) fetchHead(seq uint32, m *mailstore.Message) {
+	if s.uidOnly {
+		s.enc.Raw("* ").Number(uint64(m.UID)).Raw(" UIDFETCH (")
+		return
+	}
+	s.enc.Raw("* ").Number(uint64(seq)).Raw(" FETCH (")
 }
 
 // writeFlags writes the flags of a message in parentheses.

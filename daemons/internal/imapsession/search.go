@@ -141,6 +141,9 @@ func (q *searcher) build(key *imapwire.SearchKey, m *matcher) error {
 // there: it matches nothing.
 func (s *session) searchSet(key *imapwire.SearchKey) ([]imapwire.Range, error) {
 	v := &s.box.view
+	if s.uidOnly && key.Op == imapwire.SearchSeq && !key.Set.Saved {
+		return nil, errUIDRequired
+	}
 	if key.Set.Saved || key.Op == imapwire.SearchUID {
 		return s.resolve(key.Set, true)
 	}

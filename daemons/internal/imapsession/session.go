@@ -63,6 +63,7 @@ type session struct {
 	utf8     bool // ENABLE UTF8=ACCEPT
 	condstor bool // a CONDSTORE enabling command was given
 	qresync  bool // ENABLE QRESYNC
+	uidOnly  bool // ENABLE UIDONLY
 	noted    bool // counted in the server's tables by address
 
 	bad      uint16 // bad commands in a row

@@ -54,19 +54,21 @@ type SearchKey struct {
 // SearchReturn is a set of result options of extended SEARCH.
 type SearchReturn uint8
 
-// Result options (RFC 4731, RFC 5182).
+// Result options (RFC 4731, RFC 5182, RFC 9394).
 const (
 	ReturnMin SearchReturn = 1 << iota
 	ReturnMax
 	ReturnAll
 	ReturnCount
 	ReturnSave
+	ReturnPartial
 )
 
 // Search holds the arguments of SEARCH.
 type Search struct {
 	Extended bool // RETURN was given: the answer is ESEARCH
 	Return   SearchReturn
+	Partial  Partial // with ReturnPartial
 	Key      SearchKey
 	ModSeq   bool // a MODSEQ key occurs in it
 	Charset  bool // CHARSET was given
@@ -111,6 +113,9 @@ func (d *Decoder) searchReturn(s *Search) error {
 	}
 	if s.Return == 0 {
 		s.Return = ReturnAll
+	}
+	if s.Return&(ReturnAll|ReturnPartial) == ReturnAll|ReturnPartial {
+		return syntaxf("ALL and PARTIAL exclude each other") // RFC 9394 §3.1
 	}
 	return d.SP()
 }
@@ -160,6 +165,17 @@ func (d *Decoder) searchOption(s *Search) error {
 		s.Return |= ReturnCount
 	case d.AcceptWord("SAVE"):
 		s.Return |= ReturnSave
+	case d.AcceptWord("PARTIAL"):
+		if s.Return&ReturnPartial != 0 {
+			return syntaxf("PARTIAL given twice")
+		}
+		if err := d.SP(); err != nil {
+			return err
+		}
+		s.Return |= ReturnPartial
+		var err error
+		s.Partial, err = d.Partial()
+		return err
 	default:
 		return syntaxf("unknown search result option: %s", d.Rest())
 	}

@@ -158,6 +158,23 @@ func Count(ranges []Range) (n uint64) {
 	return n
 }
 
+// Slice returns the numbers with the indexes from first up to but not including end, counting from 0 in the order of the
+// ranges.
+func Slice(ranges []Range, first, end uint64) []Range {
+	var out []Range
+	at := uint64(0) // index of the first number of r
+	for _, r := range ranges {
+		n := uint64(r.Hi-r.Lo) + 1
+		if lo, hi := max(at, first), min(at+n, end); lo < hi {
+			out = append(out, Range{r.Lo + uint32(lo-at), r.Lo + uint32(hi-1-at)})
+		}
+		if at += n; at >= end {
+			break
+		}
+	}
+	return out
+}
+
 // AppendSet appends the text of a set without stars.
 func AppendSet(b []byte, ranges []Range) []byte {
 	for i, r := range ranges {
