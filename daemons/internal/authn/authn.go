@@ -24,8 +24,8 @@
 // Several servers: each tells the others of its failures (Peers, peers.go), so that a guesser who spreads over them gains little.
 // docs/authentication.md has how much.
 //
-// Beside passwords there are app passwords (apppassword.go), tokens (bearer.go), and whatever a mechanism proves (Prove). A session that a
-// login opened is ended when the login would not be granted any more (watch.go). Each login leaves a line in the log (audit.go), and
+// Beside passwords there are app passwords (apppassword.go), tokens (bearer.go), client certificates (external.go), and whatever a mechanism proves
+// (Prove), which is SCRAM (scram.go). A session that a login opened is ended when the login would not be granted any more (watch.go). Each login leaves a line in the log (audit.go), and
 // from time to time a date in the directory (lastlogin.go).
 //
 // Left out on purpose: SASL (package sasl), second factors.
@@ -33,6 +33,7 @@ package authn
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -73,6 +74,11 @@ type Directory interface {
 	AccountByID(ctx context.Context, id string) (*dirclient.Account, error)
 	// TokenKeys gives the public keys of session tokens by the webmail server that has them (package token).
 	TokenKeys(ctx context.Context) (map[string][]string, error)
+	// Verifiers, ScramKey and ScramComplete are what SCRAM needs, Certificates what client certificates do.
+	Verifiers(ctx context.Context, accountDN string) (*dirclient.Verifiers, error)
+	ScramKey(ctx context.Context) (string, error)
+	ScramComplete(ctx context.Context, domain string) (bool, error)
+	Certificates(ctx context.Context, accountDN string) ([][]byte, error)
 	// SetLastLogins writes when entries were last used.
 	SetLastLogins(ctx context.Context, logins map[string]time.Time) (int, error)
 }
@@ -108,6 +114,14 @@ type Settings struct {
 	LastLoginDelay time.Duration `hcl:"last_login_delay,optional" default:"5m" min:"10ms" max:"24h"`
 	// Audit is how many events of logins are kept in memory for shoalctl logins; the log has all.
 	Audit int `hcl:"audit,optional" default:"10000" min:"10" max:"10000000"`
+	// Scram says when SCRAM is offered. auto: when all accounts that could come have verifiers, see ScramHosts.
+	Scram string `hcl:"scram,optional" default:"auto" oneof:"auto on off"`
+	// ScramSHA1 says whether the mechanisms with SHA-1 are offered beside those with SHA-256.
+	ScramSHA1 bool `hcl:"scram_sha1,optional" default:"true"`
+	// ScramHosts are the names of hosts that are for some domains only.
+	ScramHosts []ScramHost `hcl:"scram_host,block"`
+	// ClientCertificates says what makes a client's certificate an account's: an address in it, or that and its being in the account's entry.
+	ClientCertificates string `hcl:"client_certificates,optional" default:"address" oneof:"address directory"`
 	// SessionTokens says whether tokens of our own webmail servers open accounts.
 	SessionTokens bool `hcl:"session_tokens,optional" default:"true"`
 	// Providers are the identity providers whose tokens do.
@@ -131,6 +145,11 @@ type Options struct {
 	Log       *slog.Logger // the audit trail; nil: none
 	Metrics   prometheus.Registerer
 	Clock     clock.Clock
+	// Certificate is the certificate (DER) that clients are shown, for SCRAM bound to it; nil: it is not known.
+	Certificate func() []byte
+	// Clients gives the mail addresses that the certificate of a connection's client stands for, once it has been verified; nil: certificates
+	// open nothing.
+	Clients func(*tls.ConnectionState) ([]string, error)
 }
 
 // Authenticator checks logins. Its methods may run at once.

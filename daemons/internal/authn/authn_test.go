@@ -30,6 +30,48 @@ type fake struct {
 	apps       map[string]*dirclient.AppPassword // by DN
 	keys       map[string][]string
 	lastLogins map[string]time.Time
+
+	verifiers    map[string]*dirclient.Verifiers // by DN
+	scramKey     string
+	incomplete   map[string]bool // domains, "" for all
+	certificates map[string][][]byte
+}
+
+func (f *fake) Verifiers(_ context.Context, dn string) (*dirclient.Verifiers, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away {
+		return nil, dirclient.ErrUnavailable
+	}
+	if v := f.verifiers[dn]; v != nil {
+		w := *v
+		return &w, nil
+	}
+	return &dirclient.Verifiers{}, nil
+}
+
+func (f *fake) ScramKey(context.Context) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away {
+		return "", dirclient.ErrUnavailable
+	}
+	return f.scramKey, nil
+}
+
+func (f *fake) ScramComplete(_ context.Context, domain string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away {
+		return false, dirclient.ErrUnavailable
+	}
+	return !f.incomplete[domain], nil
+}
+
+func (f *fake) Certificates(_ context.Context, dn string) ([][]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.certificates[dn], nil
 }
 
 func newFake() *fake {

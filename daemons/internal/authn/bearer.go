@@ -29,25 +29,11 @@ func (a *authenticator) bearer(ctx context.Context, g *Grant, user, raw string) 
 	if raw == "" || len(raw) > token.MaxLength || len(user) > maxUser {
 		return ErrBadCredentials
 	}
-	addr, counted := addressKey(g.Remote, a.trusted)
-	_, addr = Keys("", addr)
-	a.mu.Lock()
-	wait, ok := a.addresses.enter(addr, a.clock.Boot(), !counted)
-	a.mu.Unlock()
-	if !ok || wait > 0 { // a client with a token tries again by itself
-		if ok {
-			a.mu.Lock()
-			a.addresses.leave(addr)
-			a.mu.Unlock()
-		}
-		return fmt.Errorf("%w from %s", ErrThrottled, g.Remote)
+	leave, err := a.enterAddress(g.Remote)
+	if err != nil {
+		return err
 	}
-	defer func() {
-		a.mu.Lock()
-		a.addresses.leave(addr)
-		a.mu.Unlock()
-	}()
-	var err error
+	defer leave()
 	if token.IsSession(raw) {
 		err = a.sessionToken(ctx, g, raw)
 	} else {

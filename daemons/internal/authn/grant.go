@@ -38,6 +38,7 @@ type Grant struct {
 	Name       string // of the app password, or of whoever issued the token; empty: none
 
 	app *dirclient.AppPassword // the app password
+	der []byte                 // the client's certificate
 }
 
 // Kinds of credentials.
@@ -55,17 +56,35 @@ func (a *Authenticator) Password(ctx context.Context, from From, user, password 
 	return a.done(from, user, g, cached, err)
 }
 
-// Prove checks what a mechanism proves in another way than by showing a password (SCRAM): prove says nil,
-// dirclient.ErrInvalidCredentials, or another error for what is nobody's fault. It is given the account, nil when there is none: it has to
-// take as long then, and what it says is taken for wrong. The limits on guesses are those of passwords. Errors as of Password.
+// Prove checks what a mechanism proves in another way than by showing a password (SCRAM): prove says nil, ErrBadCredentials with a
+// reason, or another error for what is nobody's fault. It is given a copy of the account, which it may correct, nil when there is none: it
+// has to take as long then, and what it says is taken for wrong. The limits on guesses are those of passwords. Errors as of Password.
 func (a *Authenticator) Prove(ctx context.Context, from From, user string, prove func(ctx context.Context, account *dirclient.Account) error) (*Grant, error) {
 	g := &Grant{From: from, Credential: CredentialPassword}
 	acc, who, _, err := a.account(ctx, user[:min(len(user), maxUser)])
 	if err == nil {
+		if acc != nil {
+			own := *acc
+			acc = &own
+		}
 		g.Account = acc
+		var why error // what was wrong
 		// Each proof is of its own making: nothing is remembered of it, and no two of them are the same.
 		err = a.verify(ctx, attempt{user: who, address: from.Remote, real: acc != nil, secret: fmt.Sprint("proof ", a.proofs.Add(1)),
-			try: func(ctx context.Context) error { return prove(ctx, acc) }})
+			try: func(ctx context.Context) error {
+				err := prove(ctx, acc)
+				if errors.Is(err, ErrBadCredentials) {
+					why, err = err, dirclient.ErrInvalidCredentials
+				}
+				return err
+			}})
+		switch {
+		case !errors.Is(err, ErrBadCredentials):
+		case acc == nil:
+			err = errNobody
+		case why != nil:
+			err = why
+		}
 	}
 	if err == nil {
 		err = a.status(ctx, acc)
@@ -86,6 +105,9 @@ func (a *Authenticator) done(from From, user string, g *Grant, cached bool, err 
 
 // ErrScope: the app password or token is right, but not for this service. It is an ErrBadCredentials, too: the client is told no more.
 var ErrScope = fmt.Errorf("%w: not for this service", ErrBadCredentials)
+
+// errNobody is for the audit trail; the client is told no more than ErrBadCredentials.
+var errNobody = fmt.Errorf("%w: there is no such account", ErrBadCredentials)
 
 var errExpired = fmt.Errorf("%w: it has expired", ErrBadCredentials)
 

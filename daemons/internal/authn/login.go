@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,8 +53,12 @@ type authenticator struct {
 	watches   map[string]*watched // by account id; guarded by watching
 	recent    trail
 	proofs    atomic.Uint64
+	complete  completeness
 	noted     sync.Mutex
 	noting    map[string]time.Time // last logins to be written, by DN; guarded by noted
+
+	certificate func() []byte                                // Options.Certificate
+	clients     func(*tls.ConnectionState) ([]string, error) // Options.Clients
 }
 
 // turn lets the binds of one user happen one after the other.
@@ -118,6 +123,10 @@ func (a *authenticator) init(o Options) error {
 			return err
 		}
 		a.providers = append(a.providers, p)
+	}
+	a.certificate, a.clients = o.Certificate, o.Clients
+	if err := a.complete.init(&s); err != nil {
+		return err
 	}
 	a.watches = map[string]*watched{}
 	a.noting = map[string]time.Time{}
@@ -191,6 +200,9 @@ func (a *authenticator) password(ctx context.Context, from From, user, password 
 			user: who, address: from.Remote, real: acc != nil, proof: proof, secret: secret,
 			try: func(ctx context.Context) error { return a.dir.Bind(ctx, dn, secret) },
 		})
+		if acc == nil && errors.Is(err, ErrBadCredentials) {
+			err = errNobody
+		}
 		if err != nil {
 			return g, false, err
 		}

@@ -18,6 +18,7 @@ import (
 //   - the account or its domain is suspended or closed, or the account is gone,
 //   - its password has changed since (shoalCredentialVersion), unless the session began with an app password or a provider's token,
 //   - its app password was removed, has expired, or has lost the scope,
+//   - its certificate was taken out of the account's entry, where it has to be there,
 //   - all sessions were ended (shoalSessionEpoch).
 //
 // A directory that does not answer ends nothing.
@@ -182,6 +183,10 @@ func (a *authenticator) ended(ctx context.Context, g *Grant, now *dirclient.Acco
 	case CredentialPassword, CredentialToken:
 		if now.CredentialVersion != g.Account.CredentialVersion {
 			return "password changed"
+		}
+	case CredentialCertificate:
+		if errors.Is(a.listed(ctx, g), ErrBadCredentials) {
+			return "certificate removed"
 		}
 	case CredentialAppPassword:
 		app, err := a.dir.AppPassword(ctx, now.DN, g.app.ID)

@@ -60,6 +60,7 @@ func Spec() kit.Spec {
 type box struct {
 	env    *kit.Env
 	public *pki.Public
+	users  *pki.ClientCA // of users' certificates; nil: they have none
 	dir    *dirclient.Client
 	auth   *authn.Authenticator
 	told   atomic.Pointer[authn.Authenticator] // auth, once it is there, for what runs before it is made
@@ -95,6 +96,9 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 		return nil, err
 	}
 	if b.public, err = env.Public(c.PublicTLS); err != nil {
+		return nil, err
+	}
+	if b.users, err = env.Clients(c.PublicTLS); err != nil {
 		return nil, err
 	}
 	if err := b.buildDirectory(c); err != nil {
@@ -185,6 +189,9 @@ func (b *box) buildSessions(c *Config) (err error) {
 	}
 	if b.public != nil {
 		o.TLS = b.public.TLS()
+		if b.users != nil {
+			b.users.Ask(o.TLS)
+		}
 	}
 	if b.imap, err = imapsession.New(o); err != nil {
 		return err
@@ -324,6 +331,11 @@ func (b *box) Reload(_ context.Context, c kit.Config) error {
 	}
 	if b.public != nil {
 		if err := b.public.Reload(); err != nil {
+			return err
+		}
+	}
+	if b.users != nil {
+		if err := b.users.Reload(); err != nil {
 			return err
 		}
 	}

@@ -45,10 +45,17 @@ func (b *box) buildLogin(c *Config) (err error) {
 	}
 	b.Undone(b.comes.Close)
 	b.controlMigration()
-	b.auth, err = authn.New(authn.Options{
+	options := authn.Options{
 		Directory: b.comes.Directory(), Suffix: b.dir.Suffix(), Settings: &c.Login, Metrics: b.env.Metrics, Clock: b.env.Clock,
 		Server: b.env.Server, Peers: b.sender, Log: b.env.Log,
-	})
+	}
+	if b.public != nil {
+		options.Certificate = b.public.Shown
+	}
+	if b.users != nil {
+		options.Clients = b.users.Addresses
+	}
+	b.auth, err = authn.New(options)
 	if err != nil {
 		return err
 	}

@@ -97,6 +97,8 @@ type Volume struct {
 type PublicTLS struct {
 	CertFile string `hcl:"cert_file" conf:"path" example:"/etc/shoal/public.crt"`
 	KeyFile  string `hcl:"key_file" conf:"path" example:"/etc/shoal/public.key"`
+	// ClientCAFile is the CA of users' certificates; with one, users may log in by SASL EXTERNAL where they show one of its certificates.
+	ClientCAFile string `hcl:"client_ca_file,optional" conf:"path" example:"/etc/shoal/clients.crt"`
 }
 
 // Management is the plain HTTP address for probes and metrics.

@@ -70,7 +70,7 @@ func cmdLogin(s *session, c *call) error {
 		return err
 	}
 	grant, err := s.srv.sasl.Password(c.ctx, conn.From("LOGIN"), user, password)
-	return s.login(c, user, grant, err)
+	return s.login(c, grant, err)
 }
 
 // cmdAuthenticate is AUTHENTICATE (RFC 9051 §6.2.2) with an initial response (SASL-IR, RFC 4959).
@@ -104,7 +104,7 @@ func cmdAuthenticate(s *session, c *call) error {
 		return err
 	}
 	grant, err := s.srv.sasl.Run(c.ctx, mechanism, s.saslConn(), first, (*saslWire)(s))
-	return s.login(c, "", grant, err)
+	return s.login(c, grant, err)
 }
 
 // saslConn is what a login has to know of the connection.
@@ -143,8 +143,8 @@ func decodeSASL(line []byte) ([]byte, error) {
 	return out, nil
 }
 
-// login opens the account of a login, or answers why there is none. name is what the client called itself, where that is known.
-func (s *session) login(c *call, name string, grant *authn.Grant, err error) error {
+// login opens the account of a login, or answers why there is none. The line in the log is package authn's.
+func (s *session) login(c *call, grant *authn.Grant, err error) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, sasl.ErrMalformed):
@@ -159,21 +159,17 @@ func (s *session) login(c *call, name string, grant *authn.Grant, err error) err
 		return s.loginFailed(no("AUTHORIZATIONFAILED", "Acting for another user is not possible"))
 	case errors.Is(err, authn.ErrBadCredentials):
 		s.srv.m.logins.WithLabelValues("refused").Inc()
-		s.log().Info("login refused", "event", "imap-login-refused", "name", printable(name, 100))
 		return s.loginFailed(no("AUTHENTICATIONFAILED", "User name or password is wrong"))
 	case errors.Is(err, authn.ErrSuspended):
 		s.srv.m.logins.WithLabelValues("suspended").Inc()
-		s.log().Info("login to a suspended account", "event", "imap-login-refused", "name", printable(name, 100))
 		return s.loginFailed(no("CONTACTADMIN", "The account is suspended"))
 	case errors.Is(err, authn.ErrThrottled):
 		s.srv.m.logins.WithLabelValues("throttled").Inc()
-		s.log().Info("login throttled", "event", "imap-login-refused", "name", printable(name, 100))
 		return s.loginFailed(no("UNAVAILABLE", "Too many failed logins, try again later"))
 	case !errors.Is(err, authn.ErrUnavailable):
 		return err // of the connection
 	default:
 		s.srv.m.logins.WithLabelValues("unavailable").Inc()
-		s.log().Warn("login could not be checked", "name", printable(name, 100), "error", err)
 		return no("UNAVAILABLE", "Logins cannot be checked at the moment, try again later")
 	}
 	account := grant.Account
@@ -192,7 +188,6 @@ func (s *session) login(c *call, name string, grant *authn.Grant, err error) err
 	s.state = stateAuth
 	s.unwatch = s.srv.sasl.Watch(grant, s.revoke)
 	s.dec.SetLimits(&s.srv.limits().trusted)
-	s.log().Info("login", "event", "imap-login", "tls", s.t.isTLS())
 	c.ok("CAPABILITY "+s.capabilities(), "Logged in")
 	return nil
 }

@@ -65,3 +65,11 @@ func (e *Env) Public(c *conf.PublicTLS) (*pki.Public, error) {
 	}
 	return pki.OpenPublic(c.CertFile, c.KeyFile, pki.WithClock(e.Clock.Now), pki.WithLog(e.Log))
 }
+
+// Clients opens the CA of users' certificates; nil where none is configured.
+func (e *Env) Clients(c *conf.PublicTLS) (*pki.ClientCA, error) {
+	if c == nil || c.ClientCAFile == "" {
+		return nil, nil
+	}
+	return pki.OpenClientCA(c.ClientCAFile, pki.WithClock(e.Clock.Now))
+}

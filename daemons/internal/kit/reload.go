@@ -82,6 +82,11 @@ func checkFiles(ctx context.Context, c Config, clk clock.Clock) error {
 		if _, err := pki.OpenPublic(p.CertFile, p.KeyFile, pki.WithClock(clk.Now)); err != nil {
 			return err
 		}
+		if p.ClientCAFile != "" {
+			if _, err := pki.OpenClientCA(p.ClientCAFile, pki.WithClock(clk.Now)); err != nil {
+				return err
+			}
+		}
 	}
 	if ch, ok := c.(Checker); ok {
 		return ch.Check(ctx)

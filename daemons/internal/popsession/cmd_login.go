@@ -140,7 +140,7 @@ func cmdPass(s *session, ctx context.Context, args string) error {
 		return errNeedTLS
 	}
 	grant, err := s.srv.sasl.Password(ctx, conn.From("USER"), name, args)
-	return s.login(ctx, name, grant, err)
+	return s.login(ctx, grant, err)
 }
 
 // cmdAuth is AUTH of RFC 5034 with an initial response; alone it lists the mechanisms, as old clients ask.
@@ -164,7 +164,7 @@ func cmdAuth(s *session, ctx context.Context, args string) error {
 		}
 	}
 	grant, err := s.srv.sasl.Run(ctx, mechanism, s.saslConn(), first, (*saslWire)(s))
-	return s.login(ctx, "", grant, err)
+	return s.login(ctx, grant, err)
 }
 
 // saslWire carries a SASL exchange.
@@ -196,10 +196,10 @@ func decodeSASL(line string) ([]byte, error) {
 	return out, nil
 }
 
-// login opens the maildrop of a login, or answers why there is none. name is what the client called itself, where that is known.
-func (s *session) login(ctx context.Context, name string, grant *authn.Grant, err error) error {
+// login opens the maildrop of a login, or answers why there is none. The line in the log is package authn's.
+func (s *session) login(ctx context.Context, grant *authn.Grant, err error) error {
 	if err != nil {
-		return s.refused(name, err)
+		return s.refused(err)
 	}
 	account := grant.Account
 	if !s.conn.AdmitUser(account.ID) {
@@ -215,12 +215,11 @@ func (s *session) login(ctx context.Context, name string, grant *authn.Grant, er
 	s.srv.m.logins.WithLabelValues("ok").Inc()
 	s.user, s.drop, s.state = account, drop, stateTransaction
 	s.unwatch = s.srv.sasl.Watch(grant, s.revoke)
-	s.log().Info("login", "event", "pop-login", "tls", s.isTLS(), "messages", drop.state.Len())
 	return s.ok("%d messages (%d octets)", drop.count, drop.size)
 }
 
-// refused is the answer to a login that failed, which it logs and counts.
-func (s *session) refused(user string, err error) error {
+// refused is the answer to a login that failed, which it counts.
+func (s *session) refused(err error) error {
 	result, answer := "refused", fail(codeAuth, "User name or password is wrong")
 	switch {
 	case errors.Is(err, sasl.ErrMalformed):
@@ -246,20 +245,10 @@ func (s *session) refused(user string, err error) error {
 		return err // of the connection
 	default:
 		s.srv.m.logins.WithLabelValues("unavailable").Inc()
-		s.log().Warn("login could not be checked", "name", printable(user), "error", err)
 		return fail(codeTemporary, "Logins cannot be checked at the moment, try again later")
 	}
 	s.srv.m.logins.WithLabelValues(result).Inc()
-	s.log().Info("login refused", "event", "pop-login-refused", "result", result, "name", printable(user))
 	return answer
-}
-
-// printable is the beginning of a name for a log.
-func printable(s string) string {
-	if len(s) > 100 {
-		s = s[:100]
-	}
-	return strings.ToValidUTF8(s, "?")
 }
 
 // openMaildrop opens the INBOX of an account as it is now.

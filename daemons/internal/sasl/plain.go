@@ -29,7 +29,7 @@ func (p *plain) Next(ctx context.Context, response []byte) (Step, error) {
 	}
 	user := string(parts[1])
 	if as := string(parts[0]); as != "" && !strings.EqualFold(as, user) {
-		return Step{}, ErrAuthorization
+		return Step{}, refuse(p.auth, p.conn.From("PLAIN"), user)
 	}
 	g, err := p.auth.Password(ctx, p.conn.From("PLAIN"), user, string(parts[2]))
 	return Step{Grant: g}, err

@@ -22,6 +22,7 @@ import (
 	"strings"
 
 	"shoal/daemons/internal/authn"
+	"shoal/daemons/internal/scram"
 )
 
 // Bounds of an exchange. Tokens may be long: RFC 5034 §4 asks for lines of 12,288 bytes.
@@ -57,6 +58,8 @@ type Conn struct {
 	Remote  string               // the client's address
 	TLS     *tls.ConnectionState // nil: no TLS. Channel bindings (RFC 5929, RFC 9266) come from it
 	Plain   bool                 // secrets may be sent without TLS: a setting, for networks that nobody listens to
+
+	binding scram.Binding // of TLS; nil: not worked out yet
 }
 
 // Secure says whether a secret may be sent on the connection.
@@ -98,9 +101,12 @@ type Server struct {
 	mechanisms []Mechanism // in the order in which they are offered
 }
 
-// New makes a server that asks auth.
+// New makes a server that asks auth. What auth can do decides which mechanisms there are: with certificates EXTERNAL, with verifiers
+// SCRAM.
 func New(auth Authenticator) *Server {
 	s := &Server{Authenticator: auth}
+	s.Add(externalMechanism(auth)...)
+	s.Add(scramMechanisms(auth)...)
 	s.Add(plainMechanisms(auth)...)
 	s.Add(bearerMechanisms(auth)...)
 	return s

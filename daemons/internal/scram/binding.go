@@ -6,10 +6,11 @@ import (
 	"crypto/x509"
 )
 
-// Names of the channel bindings (RFC 9266 §2, RFC 5929 §4).
+// Names of the channel bindings (RFC 9266 §2, RFC 5929 §4 and §3).
 const (
 	TLSExporter       = "tls-exporter"
 	TLSServerEndPoint = "tls-server-end-point"
+	TLSUnique         = "tls-unique"
 )
 
 // Binding is what binds an exchange to the TLS connection that carries it, by the names of the bindings. Without
@@ -18,7 +19,7 @@ type Binding map[string][]byte
 
 // ServerBinding gives the bindings of a connection at its server, whose certificate is certificate (DER; nil if it
 // is not known). What a connection cannot give is left out: tls-exporter needs TLS 1.3, or 1.2 with the extended
-// master secret (RFC 9266 §4.2).
+// master secret (RFC 9266 §4.2), tls-unique TLS 1.2 with that.
 func ServerBinding(cs *tls.ConnectionState, certificate []byte) Binding {
 	b := Binding{}
 	if cs == nil || !cs.HandshakeComplete {
@@ -26,9 +27,14 @@ func ServerBinding(cs *tls.ConnectionState, certificate []byte) Binding {
 	}
 	if key, err := cs.ExportKeyingMaterial("EXPORTER-Channel-Binding", []byte{}, 32); err == nil {
 		b[TLSExporter] = key
+		// Without the extended master secret, which the exporter demands, tls-unique can be made the same on two connections (RFC 7627 §1);
+		// TLS 1.3 has none.
+		if cs.Version == tls.VersionTLS12 && len(cs.TLSUnique) > 0 { //nolint:staticcheck // it is what older clients know
+			b[TLSUnique] = cs.TLSUnique //nolint:staticcheck // the same
+		}
 	}
 	if len(certificate) > 0 {
-		if sum := endPoint(certificate); sum != nil {
+		if sum := EndPoint(certificate); sum != nil {
 			b[TLSServerEndPoint] = sum
 		}
 	}
@@ -44,9 +50,9 @@ func ClientBinding(cs *tls.ConnectionState) Binding {
 	return ServerBinding(cs, der)
 }
 
-// endPoint is the hash of a certificate by the hash function of its signature, SHA-256 in the place of MD5 and SHA-1;
-// nil where the signature has none (RFC 5929 §4.1).
-func endPoint(der []byte) []byte {
+// EndPoint is the binding tls-server-end-point: the hash of a server's certificate (DER) by the hash function of its
+// signature, SHA-256 in the place of MD5 and SHA-1; nil where the signature has none (RFC 5929 §4.1).
+func EndPoint(der []byte) []byte {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil

@@ -21,7 +21,7 @@
 // is complete only when the client's channel binding is that of this connection, and a client that says that the
 // server offers none, where it does, is refused: somebody took the offer away on its way (RFC 5802 §6).
 //
-// Left out on purpose: tls-unique (it does not exist in TLS 1.3 and is broken without the extended master secret
-// before), mandatory extensions (none is defined; "m=" is refused), and who may act for whom: the caller gets the
+// Left out on purpose: tls-unique without the extended master secret, without which two connections can be made to
+// have the same (TLS 1.3 has none at all), mandatory extensions (none is defined; "m=" is refused), and who may act for whom: the caller gets the
 // authorization identity.
 package scram

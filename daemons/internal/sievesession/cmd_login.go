@@ -149,7 +149,6 @@ func (s *session) login(ctx context.Context, grant *authn.Grant, final []byte, e
 	s.srv.m.logins.WithLabelValues("ok").Inc()
 	s.user, s.account, s.state = who, account, stateUser
 	s.unwatch = s.srv.sasl.Watch(grant, s.revoke)
-	s.log().Info("login", "event", "managesieve-login", "tls", s.isTLS())
 	code := ""
 	if final != nil {
 		code = "SASL " + string(appendString(nil, base64.StdEncoding.EncodeToString(final)))
@@ -158,7 +157,7 @@ func (s *session) login(ctx context.Context, grant *authn.Grant, final []byte, e
 	return nil
 }
 
-// refused is the answer to a login that failed, which it logs and counts.
+// refused is the answer to a login that failed, which it counts.
 func (s *session) refused(err error) error {
 	result, answer := "refused", no("", "User name or password is wrong")
 	switch {
@@ -185,11 +184,9 @@ func (s *session) refused(err error) error {
 		return err // of the connection, or of its syntax
 	default:
 		s.srv.m.logins.WithLabelValues("unavailable").Inc()
-		s.log().Warn("login could not be checked", "error", err)
 		return no(codeLater, "Logins cannot be checked at the moment, try again later")
 	}
 	s.srv.m.logins.WithLabelValues(result).Inc()
-	s.log().Info("login refused", "event", "managesieve-login-refused", "result", result)
 	return answer
 }
 

@@ -3,14 +3,12 @@ package smtpsession
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	gosasl "github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
 	"shoal/daemons/internal/authn"
-	"shoal/daemons/internal/mailaddr"
 	"shoal/daemons/internal/sasl"
 )
 
@@ -80,16 +78,15 @@ func (e *exchange) Next(response []byte) (challenge []byte, done bool, err error
 	return step.Challenge, false, nil
 }
 
-// login takes a login up.
+// login takes a login up. The line in the log is package authn's.
 func (s *session) login(g *authn.Grant) error {
 	s.account = g.Account
 	s.unwatch = s.s.sasl.Watch(g, s.revoke)
-	s.event(slog.LevelInfo, "login", "", mailaddr.Address{})
 	s.s.m.logins.WithLabelValues(s.s.o.Listener, "ok").Inc()
 	return nil
 }
 
-// loginFailed is the answer to a login that failed, which it logs and counts.
+// loginFailed is the answer to a login that failed, which it counts.
 func (s *session) loginFailed(err error) error {
 	result, answer := "unavailable", reply(454, 4, 7, 0, "Login is not possible now, try again later")
 	switch {
@@ -102,7 +99,6 @@ func (s *session) loginFailed(err error) error {
 	case errors.Is(err, authn.ErrSuspended):
 		result, answer = "suspended", reply(525, 5, 7, 13, "This account is disabled")
 	}
-	s.event(slog.LevelInfo, "login_failed", "", mailaddr.Address{}, slog.Any("error", err))
 	s.s.m.logins.WithLabelValues(s.s.o.Listener, result).Inc()
 	return answer
 }

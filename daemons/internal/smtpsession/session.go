@@ -282,7 +282,6 @@ func (s *session) event(level slog.Level, event, trace string, from mailaddr.Add
 var eventText = map[string]string{
 	"rcpt_refused": "recipient refused", "box_unavailable": "no box takes the message", "sender_refused": "sender refused",
 	"accepted": "message delivered", "queued": "message queued", "enqueued": "entries made", "queue_failed": "the queue failed", "message_refused": "message refused", "message_deferred": "message deferred",
-	"login": "login", "login_failed": "login failed",
 }
 
 // class names the result for the counters.

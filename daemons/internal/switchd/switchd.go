@@ -50,6 +50,7 @@ func Spec() kit.Spec {
 type mailSwitch struct {
 	env       *kit.Env
 	public    *pki.Public
+	users     *pki.ClientCA // of users' certificates; nil: they have none
 	dir       *dirclient.Client
 	auth      *authn.Authenticator
 	sender    *hint.Sender
@@ -79,6 +80,9 @@ func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
 		return nil, err
 	}
 	if s.public, err = env.Public(c.PublicTLS); err != nil {
+		return nil, err
+	}
+	if s.users, err = env.Clients(c.PublicTLS); err != nil {
 		return nil, err
 	}
 	if err := s.buildDirectory(c); err != nil {
@@ -138,10 +142,17 @@ func (s *mailSwitch) buildDirectory(c *Config) error {
 		return err
 	}
 	s.Undone(s.sender.Close)
-	s.auth, err = authn.New(authn.Options{
+	options := authn.Options{
 		Directory: s.dir, Suffix: s.dir.Suffix(), Settings: &c.Login, Metrics: s.env.Metrics, Clock: s.env.Clock,
 		Server: s.env.Server, Peers: s.sender, Log: s.env.Log,
-	})
+	}
+	if s.public != nil {
+		options.Certificate = s.public.Shown
+	}
+	if s.users != nil {
+		options.Clients = s.users.Addresses
+	}
+	s.auth, err = authn.New(options)
 	if err != nil {
 		return err
 	}
@@ -209,6 +220,9 @@ func (s *mailSwitch) buildSessions(c *Config) error {
 			o.TLS = s.env.Creds.ServerTLS(pki.RoleBox)
 		case s.public != nil:
 			o.TLS = s.public.TLS()
+			if s.users != nil && o.Submission { // another server that sends mail is not asked for one
+				s.users.Ask(o.TLS)
+			}
 		}
 		server, err := smtpsession.New(o)
 		if err != nil {
@@ -262,6 +276,11 @@ func (s *mailSwitch) Drain(ctx context.Context) error {
 func (s *mailSwitch) Reload(context.Context, kit.Config) error {
 	if s.public != nil {
 		if err := s.public.Reload(); err != nil {
+			return err
+		}
+	}
+	if s.users != nil {
+		if err := s.users.Reload(); err != nil {
 			return err
 		}
 	}

@@ -204,6 +204,9 @@ func (c *Config) Validate() error {
 			return conf.Invalid("ca_file", "needs a file, or a block identity: the master's certificate must be verified")
 		}
 	}
+	if c.PublicTLS != nil && c.PublicTLS.ClientCAFile != "" {
+		return conf.Invalid("public_tls", "client_ca_file stands outside of the block here: it is for every listener")
+	}
 	for _, l := range c.Listeners {
 		if l.TLS && c.PublicTLS == nil && c.Identity == nil {
 			return conf.Invalid("public_tls", "listener %q needs a certificate: add a block public_tls or identity", l.Name)
