@@ -10,7 +10,8 @@ import (
 
 // One apply makes the service: storage, the directory's master and one shadow, a balancer, a switch, two boxes. Mail goes in and
 // comes out through the balancer; a third box is added while a client stays connected and mail flows; a second apply changes
-// nothing, drift is seen, machines and images can be imported; destroy leaves nothing.
+// nothing, drift is seen, machines and images can be imported, servers with a new image keep what is on their data disks; destroy
+// leaves nothing.
 func TestServiceOnLibvirt(t *testing.T) {
 	h := startHypervisor(t)
 	s := newStack(t)
@@ -43,6 +44,7 @@ func TestServiceOnLibvirt(t *testing.T) {
 	s.grow(h)
 	s.imported()
 	s.drift(h)
+	s.renewed()
 
 	before := time.Now()
 	s.run("destroy", "-auto-approve", "-input=false")

@@ -405,22 +405,25 @@ resource "shoal_server" "lb1" {
 resource "shoal_server" "vault1" {
   name = "vault1"
   role = "vault"
+
+  password_wo         = "${var.shadow_password} and vault1"
+  password_wo_version = %[1]s
 }
 resource "shoal_directory_shadow" "vault2" {
   name                = "vault2"
   master              = ["ldaps://192.0.2.1:636"]
   password_wo         = var.shadow_password
-  password_wo_version = %s
+  password_wo_version = %[1]s
 }
 resource "shoal_domain" "example" {
   name   = "example.test"
-  status = %q
+  status = %[2]q
 }
 resource "shoal_dkim_key" "example" {
   domain    = shoal_domain.example.name
   selector  = "s1"
   algorithm = "ed25519"
-  seal_to   = %q
+  seal_to   = %[3]q
 }
 data "shoal_servers" "boxes" {
   role       = "box"
@@ -440,6 +443,9 @@ output "boxes" { value = [for s in data.shoal_servers.boxes.servers : s.name] }
 	}
 	if _, err := r.Directory(appliance.ServerDN("vault2"), "first password of vault2"); err != nil {
 		t.Errorf("the shadow cannot bind: %v", err)
+	}
+	if _, err := r.Directory(appliance.ServerDN("vault1"), "first password of vault2 and vault1"); err != nil {
+		t.Errorf("the master, which is another one's shadow one day, cannot bind: %v", err)
 	}
 	t.Setenv("TF_VAR_shadow_password", "second password of vault2")
 	s.apply(config("suspended", "1"))
@@ -480,7 +486,7 @@ output "boxes" { value = [for s in data.shoal_servers.boxes.servers : s.name] }
 		"shoal_directory_shadow.vault2": "vault2",
 		"shoal_domain.example":          "example.test",
 		"shoal_dkim_key.example":        "example.test/s1",
-	}, "shoal_directory_shadow.vault2") // which of its passwords is written is not to be read
+	}, "shoal_directory_shadow.vault2", "shoal_server.vault1") // which of their passwords is written is not to be read
 	// Somebody else changes and deletes entries.
 	m := ldap.NewModifyRequest("associatedDomain=example.test,ou=domains,o=shoal", nil)
 	m.Replace("shoalDomainStatus", []string{"closed"})

@@ -163,7 +163,7 @@ func (m *Machine) applyRole(s *Seed, enrolled bool) error {
 			volumes = []Volume{*s.Switch.Queue}
 		}
 	}
-	var mounts []string
+	var mounts, units []string
 	for _, v := range volumes {
 		if v.Source == "" {
 			continue
@@ -173,7 +173,7 @@ func (m *Machine) applyRole(s *Seed, enrolled bool) error {
 			return err
 		}
 		files["/etc/systemd/system/"+name] = file{text, 0o644}
-		mounts = append(mounts, "/srv/shoal/"+v.Name)
+		mounts, units = append(mounts, "/srv/shoal/"+v.Name), append(units, name)
 	}
 	if len(mounts) > 0 {
 		// The daemon starts when its volumes are there, mounted as the store needs it.
@@ -197,9 +197,14 @@ func (m *Machine) applyRole(s *Seed, enrolled bool) error {
 			}
 		}
 	}
-	// The manager has read its units before this; mounts and drop-ins are new to it.
-	if _, err := m.Run("systemctl", "daemon-reload"); err != nil {
-		m.say("%v", err)
+	// The manager has read its units before this: mounts and drop-ins are new to it. What the daemon needs was decided before they
+	// were there, so the mounts are asked for as well; the daemon's start waits for them.
+	if len(units) > 0 {
+		for _, command := range [][]string{{"daemon-reload"}, append([]string{"start", "--no-block"}, units...)} {
+			if _, err := m.Run("systemctl", command...); err != nil {
+				m.say("%v", err)
+			}
+		}
 	}
 	return m.localFolders(s)
 }

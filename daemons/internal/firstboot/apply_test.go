@@ -139,6 +139,9 @@ func TestBox(t *testing.T) {
 	}
 	var c boxd.Config
 	m.load(t, "/etc/shoal/boxd.hcl", &c)
+	if ran := strings.Join(m.ran, "\n"); !strings.Contains(ran, "systemctl daemon-reload\nsystemctl start --no-block srv-shoal-vol01.mount ") {
+		t.Errorf("nobody asks for the volumes: %s", ran)
+	}
 	if c.Server.Name != "box1" || len(c.Volumes) != 2 || c.Volumes[1].Path != "/srv/shoal/vol-02" || len(c.Listeners) != 7 ||
 		c.Hints.Address != "box1.example.test:7001" || c.Directory.BindDN != "cn=box1,ou=servers,ou=config,o=shoal" || len(c.Listeners[0].ProxyFrom) != 2 {
 		t.Errorf("%+v", c)
