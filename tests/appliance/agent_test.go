@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"shoal/tests/ports"
@@ -241,6 +244,22 @@ func TestExports(t *testing.T) {
 	}
 	if marker := r.Read("storage1/volumes/vol01/shoal-volume"); !strings.HasPrefix(marker, "shoal-volume 1.0\n") {
 		t.Errorf("marker: %q", marker)
+	}
+	// Whoever mounts it can use all of it: root is squashed, and what belonged to root would be closed to the boxes.
+	for volume, uid := range map[string]uint32{"vol01": 642, "queue": 641} {
+		err := filepath.WalkDir(r.Path("storage1/volumes/"+volume), func(name string, _ fs.DirEntry, err error) error {
+			var st syscall.Stat_t
+			if err == nil {
+				err = syscall.Lstat(name, &st)
+			}
+			if err == nil && st.Uid != uid {
+				err = fmt.Errorf("%s belongs to %d, not to %d", name, st.Uid, uid)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	}
 	var v struct{ ID, Path string }
 	a.do("GET", "/v1/nfs/volumes/vol01", nil, 200, &v)

@@ -228,6 +228,9 @@ func (x *exporter) setVolume(ctx context.Context, in *Volume) error {
 	return x.commit(ctx, volumes, x.policies)
 }
 
+// madeLevels is how deep the folders of a new volume lie below it: a/00. What lies deeper is the boxes' own.
+const madeLevels = 2
+
 // makeVolume makes folder and marker file, or finds that they are there already.
 func (x *exporter) makeVolume(v *Volume) error {
 	path, owner := x.path(v), x.conf.MailOwner
@@ -249,8 +252,8 @@ func (x *exporter) makeVolume(v *Volume) error {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && name != path && strings.Count(name[len(path):], "/") > 1 {
-			return fs.SkipDir // only what was just made
+		if d.IsDir() && strings.Count(name[len(path):], "/") > madeLevels {
+			return fs.SkipDir
 		}
 		return os.Lchown(name, uid, gid)
 	})
