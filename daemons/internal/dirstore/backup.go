@@ -42,6 +42,9 @@ func Restore(opt Options, from io.Reader) (*Verdict, error) {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
 	file, beside := filepath.Join(opt.Path, fileName), filepath.Join(opt.Path, restoreName)
+	if err := settleLog(opt); err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
 	lock, err := lockDatabase(file)
 	if err != nil {
 		return nil, fmt.Errorf("restore: %w", err)
@@ -69,6 +72,34 @@ func Restore(opt Options, from io.Reader) (*Verdict, error) {
 		return v, fmt.Errorf("restore: %w", err)
 	}
 	return v, nil
+}
+
+// settleLog brings a database that was not closed to its newest state. A log that cannot be used is put beside, as
+// the database will be.
+func settleLog(opt Options) error {
+	log := filepath.Join(opt.Path, redoName)
+	if _, err := os.Stat(log); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	file := filepath.Join(opt.Path, fileName)
+	left, err := opt.leftLog(file)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return fmt.Errorf("%s is in use by another process: stop that one first", file)
+	}
+	if err == nil && left != nil {
+		var db *bbolt.DB
+		if db, err = opt.open(file); err != nil {
+			err = errors.Join(err, left.file.Close())
+		} else {
+			_, err = left.replay(db)
+			err = errors.Join(err, db.Close())
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	opt.Log.Warn("directory: the redo log of the database that is replaced is put beside", "error", err)
+	return os.Rename(log, log+".replaced")
 }
 
 // lockDatabase makes sure that no process uses the database; nil if there is none.

@@ -94,11 +94,11 @@ type indexList struct {
 
 func (op *indexList) apply(w *writing) (err error) {
 	w.changed = true
-	return op.on(w.store, w.tx, false)
+	return op.on(w.store, w.wtx, false)
 }
 
 // on finds out what will be kept and usable, and writes the lists.
-func (op *indexList) on(s *Store, tx *bbolt.Tx, empty bool) error {
+func (op *indexList) on(s *Store, tx *writeTx, empty bool) error {
 	meta := tx.Bucket(bucketMeta)
 	have := strings.Fields(string(meta.Get(keyIndexes)))
 	drop := strings.Fields(string(meta.Get(keyDropped)))
@@ -149,7 +149,8 @@ func (op *indexList) committed(s *Store) {
 // openIndexes makes of the indexes on disk those that are wanted, as far as it must be before serving.
 func (s *Store) openIndexes(wanted []*index) error {
 	list := &indexList{wanted: wanted}
-	err := s.bolt().Update(func(tx *bbolt.Tx) error {
+	err := s.bolt().Update(func(plain *bbolt.Tx) error {
+		tx := &writeTx{Tx: plain}
 		if err := list.on(s, tx, tx.Bucket(bucketEntry).Sequence() == 0); err != nil {
 			return err
 		}
@@ -166,7 +167,7 @@ func (s *Store) openIndexes(wanted []*index) error {
 	}
 	step := &buildStep{set: uuids, drop: []string{"entryUUID"}}
 	for !step.complete {
-		if err := s.bolt().Update(func(tx *bbolt.Tx) error { return step.on(s, tx, time.Second) }); err != nil {
+		if err := s.bolt().Update(func(tx *bbolt.Tx) error { return step.on(s, &writeTx{Tx: tx}, time.Second) }); err != nil {
 			return err
 		}
 		step.drop, step.next = step.left, step.after
@@ -194,11 +195,11 @@ func (op *buildStep) apply(w *writing) error {
 		return nil
 	}
 	w.changed = true
-	return op.on(w.store, w.tx, buildTime)
+	return op.on(w.store, w.wtx, buildTime)
 }
 
 // on makes the step in a transaction.
-func (op *buildStep) on(s *Store, tx *bbolt.Tx, most time.Duration) error {
+func (op *buildStep) on(s *Store, tx *writeTx, most time.Duration) error {
 	op.left, op.after, op.entered, op.complete = op.drop, op.next, 0, false
 	index := tx.Bucket(bucketIndex)
 	if len(op.drop) > 0 {
@@ -255,7 +256,7 @@ func (op *buildStep) on(s *Store, tx *bbolt.Tx, most time.Duration) error {
 }
 
 // dropKeys removes some keys of an index; gone tells that there are no more.
-func dropKeys(b *bbolt.Bucket, prefix []byte) (gone bool, err error) {
+func dropKeys(b *bucket, prefix []byte) (gone bool, err error) {
 	var keys [][]byte
 	c := b.Cursor()
 	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix) && len(keys) < buildKeys; k, _ = c.Next() {

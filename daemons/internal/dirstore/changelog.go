@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-
-	"go.etcd.io/bbolt"
 )
 
 // The log has one value for each change, under ascending sequence numbers without gaps at the front
@@ -111,7 +109,7 @@ func (r *Reader) LogOrdered() bool {
 }
 
 // trimLog cuts off changes that are older than the limit, but for the newest one: it keeps the sequence.
-func trimLog(tx *bbolt.Tx, floor csn, limit csn) (csn, error) {
+func trimLog(tx *writeTx, floor csn, limit csn) (csn, error) {
 	b := tx.Bucket(bucketLog)
 	c := b.Cursor()
 	last, _ := c.Last()

@@ -58,7 +58,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 			put(tx.Bucket(bucketIndex), appendChunkNumber([]byte(indexed(s, "mail", kindEquality, "alice@a.test")), 9999>>8), []byte{9999 & 255})
 		}},
 		{"the index of cn, presence \"\", leads to it by mistake", func(s *Store, tx *bbolt.Tx, id uint64) {
-			if err := changeChunk(tx.Bucket(bucketIndex), indexed(s, "cn", kindPresence, ""), 1, true); err != nil {
+			if err := changeChunk((&writeTx{Tx: tx}).Bucket(bucketIndex), indexed(s, "cn", kindPresence, ""), 1, true); err != nil {
 				t.Fatal(err)
 			}
 		}},

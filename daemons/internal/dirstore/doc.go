@@ -3,9 +3,10 @@
 //
 // # Format
 //
-// The file is <folder>/directory.db. Integers are big-endian. Buckets:
+// The file is <folder>/directory.db; beside it, while it is in use, lies directory.redo (redo.go). Integers are big-endian. Buckets:
 //
-//	meta    "format"     "shoal-directory 1.0": another major version is refused
+//	meta    "format"     "shoal-directory 1.0", or "shoal-directory 2.0" while it has a redo log: another major version is refused
+//	        "log"        id of the redo log, while there is one
 //	        "suffix"     DN of the top entry in its normal form (dirschema)
 //	        "contextcsn" CSNs of the newest change, joined by ';'
 //	        "entries"    number of entries (8)
@@ -29,7 +30,7 @@
 //
 // # Invariants
 //
-// An id is never used again. A write is acknowledged after its transaction is on the disk. Several
+// An id is never used again. A write is acknowledged, and seen by readers, after its transaction is on the disk: in the redo log. Several
 // waiting writes share a transaction; each is checked before it changes anything, so the failure of
 // one leaves nothing behind. entryCSN and contextCSN of a master ascend strictly in the order of the
 // commits; a replica has those of its provider.

@@ -10,8 +10,6 @@ import (
 	"sort"
 	"strings"
 
-	"go.etcd.io/bbolt"
-
 	"shoal/daemons/internal/dirschema"
 	"shoal/daemons/internal/ldapwire"
 )
@@ -166,8 +164,41 @@ func (s *Store) withSuperclasses(values [][]byte) [][]byte {
 	return out
 }
 
+// changedTypes leaves out the attributes of types of which nothing changed: their keys stay as they are. Attributes
+// that differ in options only share keys.
+func changedTypes(was, is []Attribute) (_, _ []Attribute) {
+	if len(was) == 0 || len(is) == 0 {
+		return was, is
+	}
+	changed := map[*dirschema.AttributeType]bool{}
+	differs := func(a *Attribute, in []Attribute) bool {
+		for i := range in {
+			if b := &in[i]; b.Desc.Type == a.Desc.Type && b.Desc.String() == a.Desc.String() {
+				return !slices.EqualFunc(a.Values, b.Values, bytes.Equal)
+			}
+		}
+		return true
+	}
+	for _, side := range [][2][]Attribute{{is, was}, {was, is}} {
+		for i := range side[0] {
+			if a := &side[0][i]; !changed[a.Desc.Type] && differs(a, side[1]) {
+				changed[a.Desc.Type] = true
+			}
+		}
+	}
+	only := func(list []Attribute) (out []Attribute) {
+		for _, a := range list {
+			if changed[a.Desc.Type] {
+				out = append(out, a)
+			}
+		}
+		return out
+	}
+	return only(was), only(is)
+}
+
 // updateIndex moves an entry from one set of keys to another.
-func updateIndex(b *bbolt.Bucket, id uint64, was, is map[string]struct{}) error {
+func updateIndex(b *bucket, id uint64, was, is map[string]struct{}) error {
 	gone := make([]string, 0, len(was))
 	for k := range was {
 		if _, stays := is[k]; !stays {
@@ -195,7 +226,7 @@ func updateIndex(b *bbolt.Bucket, id uint64, was, is map[string]struct{}) error 
 	return nil
 }
 
-func changeChunk(b *bbolt.Bucket, k string, id uint64, set bool) error {
+func changeChunk(b *bucket, k string, id uint64, set bool) error {
 	key := appendChunkNumber([]byte(k), id>>8)
 	var c chunk
 	c.decode(b.Get(key))

@@ -157,7 +157,7 @@ func TestLoadIsWhatReplicateMakes(t *testing.T) {
 		}
 	}
 	check("after the load")
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 || left[0].Name() != fileName || left[1].Name() != redoName {
 		t.Errorf("in the folder: %v, %v", left, err)
 	}
 	// Writes go on in the new file, and all of it is there after a restart.
@@ -392,7 +392,7 @@ func TestLoadKilled(t *testing.T) {
 			if n := len(s.everything(t)); n != want || s.ContextCSN()[0] != csn || s.Cookie() != "rid=001,csn="+csn {
 				t.Errorf("%d entries, contextCSN %v, cookie %q", n, s.ContextCSN(), s.Cookie())
 			}
-			if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			if left, err := os.ReadDir(dir); err != nil || len(left) != 2 || left[0].Name() != fileName || left[1].Name() != redoName {
 				t.Errorf("in the folder: %v, %v", left, err)
 			}
 			if err := s.loadAll(benchEntries(300)); err != nil {

@@ -76,9 +76,9 @@ func TestReopen(t *testing.T) {
 			t.Errorf("error %v, want %q", err, c.want)
 		}
 	}
-	setFormat(t, dir, "shoal-directory 2.0")
+	setFormat(t, dir, "shoal-directory 3.0")
 	_, err := Open(Options{Path: dir, Suffix: "o=shoal", Schema: schema(t), Clock: clock.System(), Log: slog.New(slog.DiscardHandler)})
-	if err == nil || !strings.Contains(err.Error(), "its format is 2.0") {
+	if err == nil || !strings.Contains(err.Error(), "its format is 3.0") {
 		t.Errorf("newer major: %v", err)
 	}
 	setFormat(t, dir, "shoal-directory 1.9")

@@ -86,7 +86,14 @@ func (l *Load) exchange() error {
 	if err := s.fault("rename"); err != nil {
 		return err
 	}
+	if err := s.endLog(); err != nil { // the old database must be whole without it, and the new one has none yet
+		if s.redo == nil {
+			s.restartLog()
+		}
+		return err
+	}
 	if err := os.Rename(filepath.Join(l.folder, fileName), filepath.Join(s.opt.Path, fileName)); err != nil {
+		s.restartLog()
 		return err
 	}
 	// From here on there is no way back: the name stands for the new content.
@@ -116,6 +123,7 @@ func (l *Load) exchange() error {
 	s.base = n.base
 	s.usable.Store(s.kept.Load()) // a load makes all that are wanted
 	s.swap.Unlock()
+	s.restartLog()
 	s.cookie.Store(n.cookie.Load())
 	s.entries.Store(n.entries.Load())
 	s.logSequence.Store(n.logSequence.Load())
@@ -127,6 +135,14 @@ func (l *Load) exchange() error {
 		}
 	})
 	return nil
+}
+
+// restartLog begins a redo log for the database in use. Without one commits flush the database.
+func (s *Store) restartLog() {
+	if err := s.startLog(); err != nil {
+		s.base.bolt.NoSync, s.base.bolt.NoGrowSync = s.opt.Unsynced, s.opt.Unsynced
+		s.opt.Log.Error("directory: there is no redo log: each commit flushes the database, which takes longer", "error", err)
+	}
 }
 
 func syncFolder(path string) error {

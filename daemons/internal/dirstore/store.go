@@ -78,6 +78,10 @@ type Options struct {
 	openFile   func(string, int, os.FileMode) (*os.File, error) // to fail what the database writes
 	fault      func(step string) error                          // to fail a load, or to die in it
 	loadMemory int                                              // of a load, to make it spill; 0 stands for 32 MiB
+	logFile    func(logFile) logFile                            // to fail what the redo log writes, or to see it
+	flushing   func()                                           // called when the database is flushed for a checkpoint
+	// checkpointAt is after how many octets of the redo log a checkpoint is made; 0 stands for 16 MiB.
+	checkpointAt int64
 }
 
 // Store is an open database. Its methods may be called from any goroutine.
@@ -104,6 +108,7 @@ type Store struct {
 	clock        csnClock
 	sid          atomic.Int32 // server id in the CSNs made here
 	queue        chan *Write
+	redo         *redoLog     // of the writer; nil: commits flush the database
 	closing      sync.RWMutex // held for reading while a write is put into the queue
 	closed       bool
 	writerDone   chan struct{}
@@ -169,7 +174,11 @@ func Open(opt Options) (*Store, error) {
 		return nil, fmt.Errorf("directory database: %w", err)
 	}
 	file := filepath.Join(opt.Path, fileName)
-	db, err := opt.open(file)
+	left, err := opt.leftLog(file)
+	var db *bbolt.DB
+	if err == nil {
+		db, err = opt.open(file)
+	}
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("directory database %s is in use by another process: stop that one first, or give this one another database path", file)
@@ -178,6 +187,13 @@ func Open(opt Options) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("directory database %s: %w", file, err)
 	}
+	if left != nil {
+		n, err := left.replay(db)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("directory database %s: its redo log: %w", file, err), db.Close())
+		}
+		opt.Log.Info("directory: the database was not closed: what it lacked came from its redo log", "commits", n)
+	}
 	s.base = newDatabase(db)
 	if err := os.RemoveAll(filepath.Join(opt.Path, loadFolder)); err != nil { // of a process that died
 		err = fmt.Errorf("directory database: leftovers of a load: %w", err)
@@ -185,6 +201,9 @@ func Open(opt Options) (*Store, error) {
 	}
 	if err := s.load(file, wanted); err != nil {
 		return nil, errors.Join(err, db.Close())
+	}
+	if err := s.startLog(); err != nil {
+		return nil, errors.Join(fmt.Errorf("directory database %s: %w", file, err), db.Close())
 	}
 	s.metrics.init(s)
 	go s.writer()
@@ -204,10 +223,14 @@ func newDatabase(db *bbolt.DB) *database {
 	return d
 }
 
+// mapSize is how much of the address space a database may take. To take more, bbolt would wait for the end of all read
+// transactions, among which is the redo log's anchor.
+const mapSize = 1 << 38
+
 // open opens a database file as the store uses it.
 func (o *Options) open(file string) (*bbolt.DB, error) {
 	return bbolt.Open(file, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType,
-		NoFreelistSync: true, InitialMmapSize: 1 << 30, NoSync: o.Unsynced, NoGrowSync: o.Unsynced, NoStatistics: true, OpenFile: o.openFile})
+		NoFreelistSync: true, InitialMmapSize: mapSize, NoSync: o.Unsynced, NoGrowSync: o.Unsynced, NoStatistics: true, OpenFile: o.openFile})
 }
 
 // bolt is the database in use now.
@@ -316,8 +339,8 @@ func checkFormat(marker string) error {
 	switch {
 	case name != formatName:
 		return fmt.Errorf("this is no directory database of Shoal (its marker is %q)", marker)
-	case major != formatMajor:
-		return fmt.Errorf("its format is %s, this program reads %s.x: start the program of the version that wrote it", version, formatMajor)
+	case major != formatMajor && marker != redoFormat:
+		return fmt.Errorf("its format is %s, this program reads %s.x and 2.0: start the program of the version that wrote it", version, formatMajor)
 	}
 	return nil
 }
@@ -328,7 +351,32 @@ func (s *Store) Close() error {
 	s.stopBuild()
 	s.stopWriter()
 	s.retired.Wait()
-	return s.bolt().Close()
+	err := s.endLog()
+	if s.redo != nil {
+		s.redo.release()
+	}
+	return errors.Join(err, s.base.bolt.Close())
+}
+
+// startLog begins the redo log of a store that flushes. No writer is at work.
+func (s *Store) startLog() (err error) {
+	if !s.opt.Unsynced {
+		s.redo, err = s.opt.beginLog(s.base.bolt)
+	}
+	return err
+}
+
+// endLog makes the database whole without its redo log. No writer is at work.
+func (s *Store) endLog() error {
+	l := s.redo
+	if l == nil {
+		return nil
+	}
+	if err := l.finish(); err != nil {
+		return err
+	}
+	s.redo = nil
+	return older(s.base.bolt)
 }
 
 // stopWriter takes no more writes and waits for those that were accepted.

@@ -145,11 +145,12 @@ func (s *Store) commitGroup(group []*Write) {
 type writing struct {
 	*Reader // of the same transaction, without the cache of nodes
 	store   *Store
-	meta    *bbolt.Bucket
-	entryB  *bbolt.Bucket
-	treeB   *bbolt.Bucket
-	indexB  *bbolt.Bucket
-	logB    *bbolt.Bucket
+	wtx     *writeTx
+	meta    *bucket
+	entryB  *bucket
+	treeB   *bucket
+	indexB  *bucket
+	logB    *bucket
 	now     time.Time
 	by      string
 
@@ -171,6 +172,10 @@ type writing struct {
 
 func (s *Store) commit(group []*Write) (err error) {
 	started := s.opt.Clock.Boot()
+	redo, err := s.beginRecord()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errCommit, err)
+	}
 	tx, err := s.base.bolt.Begin(true) // only the writer puts another base there
 	if err != nil {
 		return err
@@ -185,8 +190,9 @@ func (s *Store) commit(group []*Write) (err error) {
 	}()
 	r := &Reader{store: s, indexes: *s.usable.Load()}
 	r.open(tx, nil)
-	w := &writing{Reader: r, store: s, meta: tx.Bucket(bucketMeta), entryB: tx.Bucket(bucketEntry),
-		treeB: tx.Bucket(bucketTree), indexB: tx.Bucket(bucketIndex), logB: tx.Bucket(bucketLog),
+	wtx := &writeTx{Tx: tx, redo: redo}
+	w := &writing{Reader: r, store: s, wtx: wtx, meta: wtx.Bucket(bucketMeta), entryB: wtx.Bucket(bucketEntry),
+		treeB: wtx.Bucket(bucketTree), indexB: wtx.Bucket(bucketIndex), logB: wtx.Bucket(bucketLog),
 		now: s.opt.Clock.Now().UTC(), clock: s.clock, entries: s.entries.Load(),
 		sequence: s.logSequence.Load(), context: s.ContextCSN(), floor: s.logFloor, cookie: s.Cookie()}
 	w.clock.sid = int(s.sid.Load())
@@ -207,10 +213,10 @@ func (s *Store) commit(group []*Write) (err error) {
 		return tx.Rollback()
 	}
 	limit := w.now.Add(-s.opt.ChangeLog).Format(csnTime)
-	if w.floor, err = trimLog(tx, w.floor, limit); err != nil {
+	if w.floor, err = trimLog(wtx, w.floor, limit); err != nil {
 		return err
 	}
-	if err = s.saveAttributes(tx); err != nil {
+	if err = s.saveAttributes(wtx); err != nil {
 		return err
 	}
 	if err = w.meta.Put(keyContextCSN, []byte(joinCSNs(w.context))); err != nil {
@@ -222,10 +228,19 @@ func (s *Store) commit(group []*Write) (err error) {
 	if w.nodes {
 		s.base.nodes.Store(newNodeCache(uint64(tx.ID())))
 	}
-	saved := len(s.attrs.table.Load().list)
-	if err = tx.Commit(); err != nil {
+	saved, number := len(s.attrs.table.Load().list), tx.ID()
+	if s.redo != nil {
+		if err = s.redo.harden(); err != nil {
+			return fmt.Errorf("%w: %w", errCommit, err)
+		}
+	}
+	err = tx.Commit()
+	if s.redo != nil && (err == nil || s.holds(number)) {
+		err = errors.Join(err, s.redo.committed())
+	}
+	if err != nil {
 		s.relearn()
-		s.base.nodes.Store(newNodeCache(uint64(tx.ID())))
+		s.base.nodes.Store(newNodeCache(uint64(number)))
 		return fmt.Errorf("%w: %w", errCommit, err)
 	}
 	s.attrs.saved, s.clock, s.logFloor = saved, w.clock, w.floor
@@ -243,7 +258,29 @@ func (s *Store) commit(group []*Write) (err error) {
 	}
 	s.metrics.committed(len(group), s.opt.Clock.Boot()-started)
 	s.announce()
+	if s.redo != nil {
+		if err := s.redo.tidy(); err != nil {
+			s.opt.Log.Error("directory: no checkpoint could be made", "error", err)
+		}
+	}
 	return nil
+}
+
+// beginRecord makes ready to note a transaction; nil: it is not noted.
+func (s *Store) beginRecord() (*changes, error) {
+	if s.redo == nil {
+		return nil, nil
+	}
+	return s.redo.begin()
+}
+
+// holds reports whether the database has a transaction whose commit failed.
+func (s *Store) holds(number int) (has bool) {
+	_ = s.base.bolt.View(func(tx *bbolt.Tx) error { // it fails for a closed database only
+		has = tx.ID() >= number
+		return nil
+	})
+	return has
 }
 
 func joinCSNs(list []csn) string {
@@ -258,7 +295,7 @@ func joinCSNs(list []csn) string {
 }
 
 // saveAttributes writes the descriptions that got an id since the last commit.
-func (s *Store) saveAttributes(tx *bbolt.Tx) error {
+func (s *Store) saveAttributes(tx *writeTx) error {
 	b := tx.Bucket(bucketAttr)
 	list := s.attrs.table.Load().list
 	for id := s.attrs.saved; id < len(list); id++ {
@@ -309,6 +346,7 @@ func (w *writing) put(id, parent uint64, rdn []byte, was, is []Attribute) error 
 	w.last = id
 	w.store.noteSpecial(is)
 	w.watch(was, is)
+	was, is = changedTypes(was, is)
 	return updateIndex(w.indexB, id, w.store.keysOf(was), w.store.keysOf(is))
 }
 
