@@ -36,6 +36,7 @@ func startPolicy(t *testing.T, attributes ...string) *policed {
 	p := &policed{t: t, clock: clock.NewFake(time.Now().Truncate(time.Second))}
 	p.fixture = start(t, func(o *Options, _ *Listening) {
 		o.Clock, o.PolicyDN, o.Policy = p.clock, policyDN, &Policy{Quality: 1, MinLength: 8}
+		o.Passwords.Remember(time.Hour, 100, p.clock) // it must change nothing
 		o.Unruled = func(norm []byte) bool { return strings.HasPrefix(string(norm), "cn=box1,") }
 		write := Report(o.Store, o.RootDN)
 		o.Report = func(ctx context.Context, list []StateChange) error {

@@ -143,6 +143,10 @@ type Password struct {
 	// many wait for a worker before a bind is answered "busy".
 	Workers int `hcl:"workers,optional" default:"0" max:"1024"`
 	Queue   int `hcl:"queue,optional" default:"512" min:"1" max:"100000"`
+	// CacheLife is for how long a password that was right is known again without being hashed, 0 for not at all; CacheSize how
+	// many are known at most. A changed password, a lock and the like are noticed at once.
+	CacheLife time.Duration `hcl:"cache_life,optional" default:"5m" max:"1h"`
+	CacheSize int           `hcl:"cache_size,optional" default:"50000" max:"10000000"`
 	// ScramIterations is the cost of the SCRAM verifiers that are stored beside a password; ScramSHA1 makes one for
 	// SCRAM-SHA-1 beside that for SCRAM-SHA-256.
 	ScramIterations int  `hcl:"scram_iterations,optional" default:"10000" min:"4096" max:"1000000"`

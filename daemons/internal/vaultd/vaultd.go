@@ -175,6 +175,9 @@ func (v *vault) openServer(c *Config) error {
 	v.passwords = ldapsession.NewPasswords(ldapsession.PasswordParameters{
 		Memory: int(c.Password.Memory >> 10), Passes: c.Password.Passes, Threads: c.Password.Threads,
 	}, c.Password.Workers, c.Password.Queue)
+	v.passwords.Remember(c.Password.CacheLife, c.Password.CacheSize, v.env.Clock)
+	v.env.Metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "shoal_vault_passwords_known_total",
+		Help: "Passwords that were found right because they had been a short while ago, without being hashed."}, func() float64 { return float64(v.passwords.Known()) }))
 	v.passwords.Scram(c.Password.ScramIterations, c.Password.scramHashes()...)
 	v.env.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shoal_vault_passwords_waiting",
 		Help: "Passwords that are being hashed or verified, or wait for it."}, func() float64 { return float64(v.passwords.Waiting()) }))
