@@ -1,13 +1,11 @@
 package boxd
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
 
 	"shoal/daemons/internal/authn"
-	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/migrate"
@@ -19,27 +17,11 @@ func (b *box) buildLogin(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	connect := func(ctx context.Context, uris []string, dn, password string) (*dirclient.Admin, error) {
-		return dirclient.Connect(ctx, dirclient.AdminOptions{URIs: uris, TLS: o.TLS, Suffix: c.Directory.Suffix, DN: dn, Password: password,
-			Timeout: c.Directory.RequestTimeout, Clock: b.env.Clock})
-	}
-	b.comes, err = migrate.New(migrate.Options{
+	options := migrate.Options{
 		Client: b.dir, Store: b.store, Server: b.env.Server, Settings: c.Migration, Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
-		Connect: func(ctx context.Context) (*dirclient.Admin, error) {
-			secret, err := conf.ReadSecret(c.Directory.PasswordFile)
-			if err != nil {
-				return nil, err
-			}
-			return connect(ctx, c.Directory.URIs, c.Directory.BindDN, string(secret))
-		},
-		Bind: func(ctx context.Context, uri, dn, password string) error {
-			a, err := connect(ctx, []string{uri}, dn, password)
-			if err != nil {
-				return err
-			}
-			return a.Close()
-		},
-	})
+	}
+	options.Reach(c.Directory, o.TLS, b.env.Clock)
+	b.comes, err = migrate.New(options)
 	if err != nil {
 		return err
 	}

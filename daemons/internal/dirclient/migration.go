@@ -16,7 +16,7 @@ const (
 	attrMigrationServer = "shoalMigrationServer"
 	attrMigrationTLS    = "shoalMigrationTLS"
 	attrMigrationUser   = "shoalMigrationUser"
-	attrMigrationSecret = "shoalMigrationSecret"
+	attrMigrationSecret = "shoalMigrationSecret" // told to boxes only, and the root DN
 	attrMigrationLogin  = "shoalMigrationLogin"
 	attrMigrationState  = "shoalMigrationState"
 	attrMigrationCreate = "shoalMigrationCreate"
@@ -54,7 +54,7 @@ type Migration struct {
 	Server string // host:port of its IMAP service
 	TLS    string // MigrationTLSImplicit or MigrationStartTLS
 	User   string // who may open every mailbox there; empty: each with the owner's password
-	Secret string // that user's password
+	Secret string // that user's password; only boxes and the root DN are told
 	Login  string // MigrationLoginAddress or MigrationLoginLocal
 	State  string
 	Create bool // whom the old server knows gets an account
@@ -77,8 +77,8 @@ func (m *Migration) Check() error {
 			return fmt.Errorf("%w: %s of the migration is %q: it is %s", ErrInvalidName, v.what, v.value, strings.Join(v.of, " or "))
 		}
 	}
-	if (m.User == "") != (m.Secret == "") {
-		return fmt.Errorf("%w: the migration has a master user or its password, and needs both or none", ErrInvalidName)
+	if m.User == "" && m.Secret != "" {
+		return fmt.Errorf("%w: the migration has the password of a master user, and no name", ErrInvalidName)
 	}
 	return nil
 }
@@ -106,7 +106,8 @@ func migrationOf(e *ldap.Entry) *Migration {
 // Migrates says whether something is still to come from the old server.
 func (a *Account) Migrates(what string) bool { return slices.Contains(a.Migrating, what) }
 
-// SetMigration writes where a domain is migrated from; nil ends it.
+// SetMigration writes where a domain is migrated from; nil ends it. A master user without a password keeps the one that is there, which
+// who changes it need not be able to read.
 func (a *Admin) SetMigration(ctx context.Context, domain string, m *Migration) error {
 	name, err := DomainName(domain)
 	if err != nil {
@@ -126,6 +127,9 @@ func (a *Admin) SetMigration(ctx context.Context, domain string, m *Migration) e
 	var changes []Change
 	for _, name := range []string{attrMigrationServer, attrMigrationTLS, attrMigrationUser, attrMigrationSecret, attrMigrationLogin,
 		attrMigrationState, attrMigrationCreate} {
+		if name == attrMigrationSecret && m != nil && m.User != "" && m.Secret == "" {
+			continue
+		}
 		ch := Change{Op: OpReplace, Name: name}
 		if v := values[name]; v != "" {
 			ch.Values = []string{v}

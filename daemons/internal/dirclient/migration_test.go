@@ -15,6 +15,7 @@ func TestMigration(t *testing.T) {
 	must(t, root.CreateTree(ctx))
 	must(t, root.AddServer(ctx, dirclient.NewServer{Name: "box1", Role: "box", Password: "box secret"}))
 	must(t, root.AddServer(ctx, dirclient.NewServer{Name: "web1", Role: "webmail", Password: "web secret"}))
+	must(t, root.AddServer(ctx, dirclient.NewServer{Name: "sw1", Role: "switch", Password: "switch secret"}))
 	must(t, root.AddVolume(ctx, dirclient.NewVolume{Name: "vol01", ID: volumeID}))
 	for _, name := range []string{"old.test", "own.test"} {
 		_, err := root.AddDomain(ctx, dirclient.NewDomain{Name: name})
@@ -42,6 +43,29 @@ func TestMigration(t *testing.T) {
 		return a
 	}
 	box, web := as("box1", "box secret"), as("web1", "web secret")
+	// The master user's password is told to boxes only, and kept by a change that does not name it.
+	told := func(a *dirclient.Admin) (m dirclient.Migration) {
+		d, err := a.Domain(ctx, "old.test")
+		must(t, err)
+		return *d.Migration
+	}
+	untold := want
+	untold.Secret = ""
+	for name, a := range map[string]*dirclient.Admin{"webmail": web, "switch": as("sw1", "switch secret")} {
+		if got := told(a); got != untold {
+			t.Errorf("%s is told %+v", name, got)
+		}
+		n := 0
+		must(t, a.Search(ctx, "o=shoal", dirclient.ScopeSub, "(|(shoalMigrationSecret=*)(shoalMigrationSecret=s3cret))", []string{"*", "+", "shoalMigrationSecret"},
+			func(dirclient.Entry) error { n++; return nil }))
+		if n != 0 {
+			t.Errorf("%s finds the password by a filter", name)
+		}
+	}
+	must(t, root.SetMigration(ctx, "old.test", &untold))
+	if got := told(box); got != want {
+		t.Errorf("a box is told %+v", got)
+	}
 	ann, bob := dirclient.AccountDN("o=shoal", "ann", "old.test"), dirclient.AccountDN("o=shoal", "bob", "old.test")
 	expect(t, "no password yet", c.Bind(ctx, ann, "old password"), dirclient.ErrInvalidCredentials)
 	expect(t, "a webmail server", web.TakePassword(ctx, ann, "old password"), dirclient.ErrDenied)

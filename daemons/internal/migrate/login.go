@@ -30,6 +30,9 @@ func (m *Migrator) Directory() *Directory { return &Directory{m.o.Client, m} }
 func (d *Directory) Account(ctx context.Context, address string) (*dirclient.Account, error) {
 	acc, err := d.Client.Account(ctx, address)
 	if !errors.Is(err, dirclient.ErrNoSuchAccount) {
+		if err == nil {
+			d.m.seen(acc)
+		}
 		return acc, err
 	}
 	local, domain, ok := strings.Cut(strings.ToLower(address), "@")
@@ -181,6 +184,13 @@ func (m *Migrator) remember(acc *dirclient.Account) {
 		clear(m.made)
 	}
 	m.made[acc.Address] = acc
+}
+
+// seen forgets that an account was made here, now that lookups show it.
+func (m *Migrator) seen(acc *dirclient.Account) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.made, acc.Address)
 }
 
 // arrive notes that the owner of an account is here, and waits a while for the first round of copying.

@@ -70,6 +70,21 @@ type Settings struct {
 	CAFile string `hcl:"ca_file,optional" conf:"path"`
 }
 
+// Checking is the block migration of a switch, which takes passwords and copies nothing: the part of Settings that it needs.
+type Checking struct {
+	// Checks is how many logins are tried at old servers at once.
+	Checks int `hcl:"checks,optional" default:"16" min:"1" max:"1000"`
+	// Timeout bounds each answer of an old server.
+	Timeout time.Duration `hcl:"timeout,optional" default:"30s" min:"1s" max:"10m"`
+	// CAFile holds the certificates by which old servers are verified; empty: those of the operating system.
+	CAFile string `hcl:"ca_file,optional" conf:"path"`
+}
+
+// Settings are those of a Migrator without a Store.
+func (c Checking) Settings() Settings {
+	return Settings{Checks: c.Checks, Timeout: c.Timeout, CAFile: c.CAFile}
+}
+
 // Store is the message store: *mailstore.Store.
 type Store interface {
 	Account(ctx context.Context, volume, accountID string) (*mailstore.Account, error)

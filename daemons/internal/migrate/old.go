@@ -123,6 +123,8 @@ func (c *old) login(from *dirclient.Migration, user, pass string) error {
 	caps := c.Caps()
 	var err error
 	switch {
+	case pass == "" && from.Secret == "":
+		return errors.New("the password of the master user is not known here: give it again with shoalctl migration start")
 	case pass == "":
 		err = c.Authenticate(sasl.NewPlainClient(user, from.User, from.Secret))
 	case caps.Has(imap.AuthCap("PLAIN")):

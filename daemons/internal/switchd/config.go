@@ -12,6 +12,7 @@ import (
 	"shoal/daemons/internal/hint"
 	"shoal/daemons/internal/kit"
 	"shoal/daemons/internal/mailaddr"
+	"shoal/daemons/internal/migrate"
 	"shoal/daemons/internal/outbound"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/relay"
@@ -68,7 +69,9 @@ type Config struct {
 	Submission smtpsession.Limits `hcl:"submission,block"`
 	Login      authn.Settings     `hcl:"login,block"`
 	Route      route.Settings     `hcl:"route,block"`
-	Hints      hint.Settings      `hcl:"hints,block"`
+	// Migration says how first logins by submission are checked at the servers that domains come from.
+	Migration migrate.Checking `hcl:"migration,block"`
+	Hints     hint.Settings    `hcl:"hints,block"`
 
 	Queue    *Queue            `hcl:"queue,block"`
 	Relay    relay.Settings    `hcl:"relay,block"`

@@ -27,6 +27,7 @@ import (
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/hint"
 	"shoal/daemons/internal/kit"
+	"shoal/daemons/internal/migrate"
 	"shoal/daemons/internal/outbound"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/queue"
@@ -142,8 +143,15 @@ func (s *mailSwitch) buildDirectory(c *Config) error {
 		return err
 	}
 	s.Undone(s.sender.Close)
+	from := migrate.Options{Client: s.dir, Server: s.env.Server, Settings: c.Migration.Settings(), Log: s.env.Log, Metrics: s.env.Metrics, Clock: s.env.Clock}
+	from.Reach(c.Directory, o.TLS, s.env.Clock)
+	comes, err := migrate.New(from) // a first login may be by submission
+	if err != nil {
+		return err
+	}
+	s.Undone(comes.Close)
 	options := authn.Options{
-		Directory: s.dir, Suffix: s.dir.Suffix(), Settings: &c.Login, Metrics: s.env.Metrics, Clock: s.env.Clock,
+		Directory: comes.Directory(), Suffix: s.dir.Suffix(), Settings: &c.Login, Metrics: s.env.Metrics, Clock: s.env.Clock,
 		Server: s.env.Server, Peers: s.sender, Log: s.env.Log,
 	}
 	if s.public != nil {
