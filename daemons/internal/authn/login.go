@@ -212,7 +212,7 @@ func (a *authenticator) password(ctx context.Context, from From, user, password 
 			return g, cached, err
 		}
 	}
-	if acc.Provisional { // the login has made it
+	if acc.Provisional || !cached && acc.Migrates(dirclient.MigratePassword) { // the login has made it, or given it its password
 		if acc, _, _, err = a.account(ctx, user); err != nil {
 			return g, cached, err
 		}

@@ -17,11 +17,11 @@ func (b *box) buildLogin(c *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	options := migrate.Options{
+	from := migrate.Options{
 		Client: b.dir, Store: b.store, Server: b.env.Server, Settings: c.Migration, Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	}
-	options.Reach(c.Directory, o.TLS, b.env.Clock)
-	b.comes, err = migrate.New(options)
+	from.Reach(c.Directory, o.TLS, b.env.Clock)
+	b.comes, err = migrate.New(from)
 	if err != nil {
 		return err
 	}

@@ -30,10 +30,7 @@ func (m *Migrator) Directory() *Directory { return &Directory{m.o.Client, m} }
 func (d *Directory) Account(ctx context.Context, address string) (*dirclient.Account, error) {
 	acc, err := d.Client.Account(ctx, address)
 	if !errors.Is(err, dirclient.ErrNoSuchAccount) {
-		if err == nil {
-			d.m.seen(acc)
-		}
-		return acc, err
+		return d.m.newest(acc), err
 	}
 	local, domain, ok := strings.Cut(strings.ToLower(address), "@")
 	if !ok || local == "" {
@@ -54,6 +51,12 @@ func (d *Directory) Account(ctx context.Context, address string) (*dirclient.Acc
 		DN: dirclient.AccountDN(d.Client.Suffix(), local, dom.Name), Address: local + "@" + dom.Name, Domain: dom.Name, ID: "new-" + hex.EncodeToString(sum[:12]),
 		Status: dirclient.StatusActive, Migrating: []string{dirclient.MigratePassword, dirclient.MigrateMail}, Provisional: true,
 	}, nil
+}
+
+// AccountByID is Client.AccountByID.
+func (d *Directory) AccountByID(ctx context.Context, id string) (*dirclient.Account, error) {
+	acc, err := d.Client.AccountByID(ctx, id)
+	return d.m.newest(acc), err
 }
 
 // Bind is Client.Bind. A password that the directory refuses is right as well if the account's is still to come from the old server and
@@ -124,12 +127,19 @@ func (m *Migrator) take(ctx context.Context, from *dirclient.Migration, acc *dir
 				return err
 			}
 			acc = made
-			m.remember(made)
 		}
 		err := a.TakePassword(ctx, acc.DN, password)
 		if errors.Is(err, dirclient.ErrExists) { // another server was faster, or the owner has changed it since
 			result = "right"
-			return m.o.Bind(ctx, a.URI(), acc.DN, password)
+			err = m.o.Bind(ctx, a.URI(), acc.DN, password)
+		}
+		if err != nil {
+			return err
+		}
+		now, err := a.Account(ctx, acc.Address)
+		if err == nil {
+			acc = now
+			m.remember(now)
 		}
 		return err
 	})
@@ -176,7 +186,7 @@ func place(address string) func(context.Context, []string) (string, error) {
 	}
 }
 
-// remember keeps an account that was made until every lookup shows it.
+// remember keeps an account as it was made or changed until every lookup shows it.
 func (m *Migrator) remember(acc *dirclient.Account) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -186,11 +196,23 @@ func (m *Migrator) remember(acc *dirclient.Account) {
 	m.made[acc.Address] = acc
 }
 
-// seen forgets that an account was made here, now that lookups show it.
-func (m *Migrator) seen(acc *dirclient.Account) {
+// newest gives an account as this server left it, as long as lookups show an older state: its own change of the password must not look
+// like somebody else's.
+func (m *Migrator) newest(acc *dirclient.Account) *dirclient.Account {
+	if acc == nil {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	made := m.made[acc.Address]
+	if made == nil {
+		return acc
+	}
+	if made.ID == acc.ID && made.CredentialVersion > acc.CredentialVersion {
+		return made
+	}
 	delete(m.made, acc.Address)
+	return acc
 }
 
 // arrive notes that the owner of an account is here, and waits a while for the first round of copying.

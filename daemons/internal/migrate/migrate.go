@@ -118,7 +118,7 @@ type Migrator struct {
 
 	mu      sync.Mutex
 	secrets map[string]secret             // by account id: what its owner showed
-	made    map[string]*dirclient.Account // by address: accounts made here that lookups may not show yet
+	made    map[string]*dirclient.Account // by address: accounts made or changed here that lookups may not show so yet
 	copied  map[string]bool               // by account id: the first round is over
 	jobs    map[string]*job               // by account id
 	rounds  map[string]chan struct{}      // by account id: closed when a round ends
