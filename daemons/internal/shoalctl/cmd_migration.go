@@ -59,7 +59,7 @@ func (t *tool) cmdMigrationStart() *cobra.Command {
 		Long: `Begins to check first logins at an old IMAP server and to copy its mail. Without --server a migration that was paused goes on.
 
 With --master, whose password stands in --master-password-file, mail is copied before anybody has logged in. The directory keeps that password
-until the migration is finished, readable by servers only. Without it each account is copied from its owner's first login on.`,
+until the migration is finished, readable by boxes only. Without it each account is copied from its owner's first login on.`,
 		Example: "  shoalctl migration start example.org --server imap.old.example:993 --create\n" +
 			"  shoalctl migration start example.org --server imap.old.example:143 --starttls --master admin --master-password-file master.secret\n" +
 			"  shoalctl migration start example.org",
