@@ -139,8 +139,9 @@ func (t *tool) cmdAccountPassword() *cobra.Command {
 
 func (t *tool) cmdAccountList() *cobra.Command {
 	return &cobra.Command{
-		Use:   "list [DOMAIN]",
-		Short: "List the accounts of a domain, or of all domains",
+		Use:     "list [DOMAIN]",
+		Short:   "List the accounts of a domain, or of all domains",
+		Example: "  shoalctl account list example.test\n  shoalctl account list --json | jq -r '.[].address'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError{fmt.Errorf("%s takes one domain at most: %s", cmd.CommandPath(), cmd.UseLine())}
@@ -185,9 +186,10 @@ func (t *tool) cmdAccountList() *cobra.Command {
 
 func (t *tool) cmdAccountShow() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show ADDRESS",
-		Short: "Show an account",
-		Args:  exactArgs("the address"),
+		Use:     "show ADDRESS",
+		Short:   "Show an account",
+		Example: "  shoalctl account show carol@example.test",
+		Args:    exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.readAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				v := viewAccount(account)
@@ -226,7 +228,8 @@ func (t *tool) cmdAccountDelete() *cobra.Command {
 		Short: "Delete an account; its mail stays on the volume",
 		Long: `Delete an account: it can no longer log in, and mail for it is refused. Its mail stays on
 the volume, under the account's id, until somebody removes it there.`,
-		Args: exactArgs("the address"),
+		Example: "  shoalctl account delete carol@example.test",
+		Args:    exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				account, err := a.DeleteAccount(cmd.Context(), args[0])

@@ -50,9 +50,10 @@ itself (account add --alias).`,
 
 func (t *tool) cmdAliasList() *cobra.Command {
 	return &cobra.Command{
-		Use:   "list [DOMAIN]",
-		Short: "List the aliases of a domain, or of all",
-		Args:  maxOne("a domain"),
+		Use:     "list [DOMAIN]",
+		Short:   "List the aliases of a domain, or of all",
+		Example: "  shoalctl alias list example.test",
+		Args:    maxOne("a domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
 				domain := ""
@@ -81,9 +82,10 @@ func (t *tool) cmdAliasList() *cobra.Command {
 
 func (t *tool) cmdAliasDelete() *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete ADDRESS",
-		Short: "Delete an alias with all its addresses",
-		Args:  exactArgs("the address"),
+		Use:     "delete ADDRESS",
+		Short:   "Delete an alias with all its addresses",
+		Example: "  shoalctl alias delete sales@example.test",
+		Args:    exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				if err := a.DeleteAlias(cmd.Context(), args[0]); err != nil {
@@ -166,9 +168,10 @@ func (t *tool) setForward(cmd *cobra.Command, a *dirclient.Admin, v forwardView)
 
 func (t *tool) cmdForwardList() *cobra.Command {
 	return &cobra.Command{
-		Use:   "list [DOMAIN]",
-		Short: "List the accounts whose mail is sent on",
-		Args:  maxOne("a domain"),
+		Use:     "list [DOMAIN]",
+		Short:   "List the accounts whose mail is sent on",
+		Example: "  shoalctl forward list example.test",
+		Args:    maxOne("a domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
 				domain := ""
@@ -203,9 +206,10 @@ func (t *tool) cmdForwardList() *cobra.Command {
 
 func (t *tool) cmdForwardDelete() *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete ADDRESS [TARGET...]",
-		Short: "Send the mail of an account on no more, or not to these addresses",
-		Args:  minArgs("the address"),
+		Use:     "delete ADDRESS [TARGET...]",
+		Short:   "Send the mail of an account on no more, or not to these addresses",
+		Example: "  shoalctl forward delete carol@example.test\n  shoalctl forward delete carol@example.test carol@example.org",
+		Args:    minArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.changeAccount(cmd.Context(), args[0], func(a *dirclient.Admin, account *dirclient.Account) error {
 				v := forwardView{Address: account.Address, To: []string{}, Keep: account.ForwardKeep}

@@ -61,9 +61,10 @@ func (t *tool) cmdDomainAdd() *cobra.Command {
 
 func (t *tool) cmdDomainList() *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the domains",
-		Args:  noArgs,
+		Use:     "list",
+		Short:   "List the domains",
+		Example: "  shoalctl domain list",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
 				views := []domainView{}
@@ -88,9 +89,10 @@ func (t *tool) cmdDomainList() *cobra.Command {
 
 func (t *tool) cmdDomainShow() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show DOMAIN",
-		Short: "Show a domain",
-		Args:  exactArgs("the domain"),
+		Use:     "show DOMAIN",
+		Short:   "Show a domain",
+		Example: "  shoalctl domain show example.org",
+		Args:    exactArgs("the domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
 				d, err := a.Domain(cmd.Context(), args[0])
@@ -146,9 +148,10 @@ one); create (the same, which is made if there is none).`,
 
 func (t *tool) cmdDomainDelete() *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete DOMAIN",
-		Short: "Delete a domain that has no accounts any more",
-		Args:  exactArgs("the domain"),
+		Use:     "delete DOMAIN",
+		Short:   "Delete a domain that has no accounts any more",
+		Example: "  shoalctl domain delete example.org",
+		Args:    exactArgs("the domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				if err := a.DeleteDomain(cmd.Context(), args[0]); err != nil {

@@ -67,9 +67,10 @@ func (t *tool) withAccount(ctx context.Context, f storeFlags, address string, ru
 func (t *tool) cmdMailboxList() *cobra.Command {
 	var f storeFlags
 	cmd := &cobra.Command{
-		Use:   "list ADDRESS",
-		Short: "List the mailboxes of an account: messages, sizes, length of the log",
-		Args:  exactArgs("the address"),
+		Use:     "list ADDRESS",
+		Short:   "List the mailboxes of an account: messages, sizes, length of the log",
+		Example: "  shoalctl mailbox list carol@example.test",
+		Args:    exactArgs("the address"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			return t.withAccount(ctx, f, args[0], func(a *mailstore.Account, _ *localStore) error {
@@ -105,9 +106,10 @@ func (t *tool) cmdMailboxList() *cobra.Command {
 func (t *tool) cmdMailboxShow() *cobra.Command {
 	var f storeFlags
 	cmd := &cobra.Command{
-		Use:   "show ADDRESS MAILBOX",
-		Short: "Show a mailbox: numbers, log, snapshots, who watches it, what can be undeleted",
-		Args:  exactArgs("the address", "the mailbox"),
+		Use:     "show ADDRESS MAILBOX",
+		Short:   "Show a mailbox: numbers, log, snapshots, who watches it, what can be undeleted",
+		Example: "  shoalctl mailbox show carol@example.test INBOX",
+		Args:    exactArgs("the address", "the mailbox"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			return t.withAccount(ctx, f, args[0], func(a *mailstore.Account, _ *localStore) error {

@@ -80,9 +80,10 @@ gets its entry by that.`,
 func (t *tool) cmdServerList() *cobra.Command {
 	var role string
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the servers that the directory knows (status asks how they are)",
-		Args:  noArgs,
+		Use:     "list",
+		Short:   "List the servers that the directory knows (status asks how they are)",
+		Example: "  shoalctl server list",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
 				all, err := a.Servers(cmd.Context(), role)
@@ -124,9 +125,10 @@ func findServer(cmd *cobra.Command, a *dirclient.Admin, name string) (dirclient.
 
 func (t *tool) cmdServerShow() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show NAME",
-		Short: "Show a server's entry",
-		Args:  exactArgs("the name"),
+		Use:     "show NAME",
+		Short:   "Show a server's entry",
+		Example: "  shoalctl server show box2",
+		Args:    exactArgs("the name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withAdmin(cmd.Context(), func(a *dirclient.Admin) error {
 				s, err := findServer(cmd, a, args[0])
@@ -152,7 +154,8 @@ func (t *tool) cmdServerDelete() *cobra.Command {
 		Short: "Delete a server's entry: it can log in to the directory no more",
 		Long: `Delete a server's entry, after the server has been switched off: from then on it can log in to the directory no
 more, and the others do not look for it.`,
-		Args: exactArgs("the name"),
+		Example: "  shoalctl server delete box3",
+		Args:    exactArgs("the name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.withChange(cmd.Context(), func(a *dirclient.Admin) error {
 				if _, err := findServer(cmd, a, args[0]); err != nil {

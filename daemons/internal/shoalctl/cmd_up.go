@@ -162,7 +162,8 @@ func (t *tool) cmdDown() *cobra.Command {
 		Short: "Stop the service that up started on this machine",
 		Long: `Stop the service that up started on this machine: it drains as with Ctrl-C. Mail and
 accounts stay. Nothing runs: that is said, and is no error.`,
-		Args: noArgs,
+		Example: "  shoalctl down\n  SHOAL_DATA=/srv/try shoalctl down",
+		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			var err error
 			for _, data := range t.dataFolders() {

@@ -51,9 +51,10 @@ func accountsByVolume(ctx context.Context, a *dirclient.Admin) (map[string][]*di
 
 func (t *tool) cmdVolumeList() *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the volumes: state, accounts, space, inodes, and the boxes that serve them",
-		Args:  noArgs,
+		Use:     "list",
+		Short:   "List the volumes: state, accounts, space, inodes, and the boxes that serve them",
+		Example: "  shoalctl volume list",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			c, err := t.load()
@@ -275,7 +276,7 @@ func (t *tool) cmdVolumeState(verb, state string) *cobra.Command {
 what it kept for the retention is not wanted any more.`
 	}
 	return &cobra.Command{
-		Use: verb + " NAME", Short: short, Long: long, Args: exactArgs("the name"),
+		Use: verb + " NAME", Short: short, Long: long, Example: "  shoalctl volume " + verb + " vol01", Args: exactArgs("the name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			return t.withChange(ctx, func(a *dirclient.Admin) error {

@@ -166,10 +166,13 @@ func (p *promotion) preview() error {
 	}
 	tell := func(format string, args ...any) { fmt.Fprintf(p.t.err, format+"\n", args...) }
 	switch {
+	case p.oldAnswers() && p.lose:
+		tell("%s is the master and answers: it gives way first. Changes that %s has not got %s later are lost (--lose-changes).", p.old.Name, p.candidate.Name, catchUp)
 	case p.oldAnswers():
 		tell("%s is the master and answers: it gives way first, and nothing is lost.", p.old.Name)
 	case p.old != nil:
-		tell("%s was the master and does not answer. What it acknowledged after %s and no shadow got is missing until it comes back.", p.old.Name, p.candidate.last())
+		tell("%s was the master and does not answer. What it acknowledged after %s and no shadow got is missing until it comes back:", p.old.Name, p.candidate.last())
+		tell("then it writes such changes into lost-*.ldif beside its database, for you to look through, and follows %s.", p.candidate.Name)
 	default:
 		tell("No vault is the master now.")
 	}
@@ -177,12 +180,21 @@ func (p *promotion) preview() error {
 		if v == p.candidate || v == p.old && p.oldAnswers() || v.Mode == "" || !lacks(p.candidate.ContextCSN, v.ContextCSN) {
 			continue
 		}
+		if p.oldAnswers() && !lacks(p.old.ContextCSN, v.ContextCSN) {
+			continue // it gets them from the old master
+		}
 		tell("%s has changes up to %s that %s has not (%s): they would be lost.", v.Name, v.last(), p.candidate.Name, p.candidate.last())
 		if !p.lose && !p.oldAnswers() {
 			return fmt.Errorf("%s has not everything that %s has: promote %s, or add --lose-changes", p.candidate.Name, v.Name, v.Name)
 		}
 	}
-	if p.oldAnswers() || p.off {
+	if p.oldAnswers() {
+		return nil
+	}
+	if p.off {
+		if p.old != nil {
+			tell("You say that %s is off. If it runs, and anybody reaches it, it goes on taking updates that the directory loses: make sure.", p.old.Name)
+		}
 		return nil
 	}
 	answering := 0

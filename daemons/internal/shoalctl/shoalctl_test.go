@@ -79,6 +79,9 @@ func TestEveryCommandHasHelpWithoutService(t *testing.T) {
 		if code != 0 || !strings.Contains(out, cmd.Short) && !strings.Contains(out, cmd.Long) {
 			t.Errorf("%v --help: exit code %d, %q, %q", path, code, out, errOut)
 		}
+		if !cmd.HasSubCommands() && !cmd.Hidden && cmd.Example == "" {
+			t.Errorf("%v has no example", path)
+		}
 		seen++
 		for _, child := range cmd.Commands() {
 			if child.Name() != "completion" && child.Name() != "help" && child.Runnable() {
@@ -87,7 +90,7 @@ func TestEveryCommandHasHelpWithoutService(t *testing.T) {
 		}
 	}
 	visit(nil)
-	if seen < 12 {
+	if seen < 90 {
 		t.Errorf("only %d commands were found", seen)
 	}
 }
