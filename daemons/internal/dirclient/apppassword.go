@@ -67,12 +67,6 @@ func appPasswordName(name, below string) (id, account string, ok bool) {
 	return id, account, cut && is && strings.HasPrefix(account, attrUID+"=") && strings.HasSuffix(account, below)
 }
 
-// AccountOfAppPassword gives the lower-case name of the account that an app password with the lower-case name belongs to.
-func (c *Client) AccountOfAppPassword(name string) (account string, ok bool) {
-	_, account, ok = appPasswordName(name, ","+strings.ToLower(domainsDN(c.opt.Suffix)))
-	return account, ok
-}
-
 // AppPassword finds an app password of an account by its id. ErrNoSuchAppPassword, ErrUnavailable, ErrMalformed.
 func (c *Client) AppPassword(ctx context.Context, accountDN, id string) (*AppPassword, error) {
 	if !appPasswordID.MatchString(id) {

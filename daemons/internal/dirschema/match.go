@@ -39,9 +39,6 @@ func (r *MatchingRule) NormalizeAssertion(dst, v []byte) ([]byte, error) {
 	return r.norm(dst, v)
 }
 
-// ByEquality reports whether values match where their normal forms are equal: an index can tell then.
-func (r *MatchingRule) ByEquality() bool { return r.match == nil }
-
 // Match reports whether a value satisfies an assertion of a rule that is not a substrings rule. Both are
 // normal forms. By an ordering rule the value is the lesser one (RFC 4517 §4.2.3).
 func (r *MatchingRule) Match(assertion, value []byte) bool {

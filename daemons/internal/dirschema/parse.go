@@ -266,9 +266,6 @@ func (s *Schema) AddAttributeType(text string) error {
 	if err := claim(s.attributes, a, a.OID, a.Names); err != nil {
 		return err
 	}
-	if a.Sup != nil {
-		a.Sup.subordinate = append(a.Sup.subordinate, a)
-	}
 	a.Serial = len(s.attributeList)
 	s.attributeList = append(s.attributeList, a)
 	if a.OID == "2.5.4.0" {

@@ -26,23 +26,22 @@ var usageNames = [...]string{"userApplications", "directoryOperation", "distribu
 
 // AttributeType is a definition of RFC 4512 §4.1.2, with what it inherits filled in.
 type AttributeType struct {
-	OID         string
-	Names       []string
-	Desc        string
-	Sup         *AttributeType
-	Equality    *MatchingRule // nil: values cannot be compared
-	Ordering    *MatchingRule
-	Substr      *MatchingRule
-	Syntax      *Syntax
-	Bound       int // suggested upper bound of a value's length, 0 for none; not enforced
-	Single      bool
-	NoUserMod   bool
-	Obsolete    bool
-	Usage       Usage
-	Serial      int // dense number within the schema, for bit sets
-	definition  definition
-	lower       string
-	subordinate []*AttributeType
+	OID        string
+	Names      []string
+	Desc       string
+	Sup        *AttributeType
+	Equality   *MatchingRule // nil: values cannot be compared
+	Ordering   *MatchingRule
+	Substr     *MatchingRule
+	Syntax     *Syntax
+	Bound      int // suggested upper bound of a value's length, 0 for none; not enforced
+	Single     bool
+	NoUserMod  bool
+	Obsolete   bool
+	Usage      Usage
+	Serial     int // dense number within the schema, for bit sets
+	definition definition
+	lower      string
 }
 
 // Name is the first name, or the OID of a nameless type.
@@ -65,9 +64,6 @@ func (a *AttributeType) Is(b *AttributeType) bool {
 	}
 	return false
 }
-
-// Subtypes are the types whose direct supertype is a.
-func (a *AttributeType) Subtypes() []*AttributeType { return a.subordinate }
 
 // ClassKind is the kind of an object class (RFC 4512 §2.4).
 type ClassKind uint8

@@ -27,9 +27,6 @@ type Encoder struct {
 // NewEncoder returns an encoder that writes to w.
 func NewEncoder(w io.Writer) *Encoder { return &Encoder{w: w} }
 
-// SetWriter changes the stream, after STARTTLS or COMPRESS.
-func (e *Encoder) SetWriter(w io.Writer) { e.w = w }
-
 // SetUTF8 says whether quoted strings and mailbox names may be UTF-8.
 func (e *Encoder) SetUTF8(on bool) { e.utf8 = on }
 

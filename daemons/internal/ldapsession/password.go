@@ -30,9 +30,6 @@ type PasswordParameters struct {
 	Threads int
 }
 
-// DefaultPasswordParameters: 19 MiB, two passes, one thread.
-var DefaultPasswordParameters = PasswordParameters{Memory: 19 << 10, Passes: 2, Threads: 1}
-
 // Bounds of what a stored hash may cost, so that one in the directory cannot take the server down.
 const (
 	maxArgonMemory = 1 << 20 // KiB
