@@ -26,6 +26,7 @@ type Selection struct {
 	verifiers         bool // verifiers are named
 	refs              []*attrRef
 	virtual           virtual
+	leave             func(*attrInfo) bool // of what is selected, what is left out all the same; nil: nothing
 	bits              atomic.Pointer[selectionBits]
 }
 
@@ -118,6 +119,13 @@ func (sel *Selection) wants(t *attrTable) []uint64 {
 			b.set[id>>6] |= 1 << (id & 63)
 		}
 	}
+	if sel.leave != nil {
+		for id := range t.list {
+			if sel.leave(&t.list[id]) {
+				b.set[id>>6] &^= 1 << (id & 63)
+			}
+		}
+	}
 	sel.bits.Store(b)
 	return b.set
 }
@@ -163,7 +171,7 @@ func (r *Reader) AppendEntry(dst []byte, id int32, f *Found, sel *Selection, vie
 	if view.Values != nil {
 		return r.appendMatched(dst, id, f, sel, up, n, view.Values, extra, controls)
 	}
-	if sel.user && !sel.operational && len(sel.refs) == 0 && !view.Secrets && (f.sight == nil || f.sight.all) {
+	if sel.user && !sel.operational && len(sel.refs) == 0 && !view.Secrets && sel.leave == nil && (f.sight == nil || f.sight.all) {
 		end := f.rec.end(f.rec.user - 1)
 		dst = ldapwire.AppendEntryStart(dst, id, dnLen, end+len(extra), len(controls))
 		dst = appendDN(dst, f, up)

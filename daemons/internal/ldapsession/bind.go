@@ -119,6 +119,11 @@ func (x *session) checkPassword(w *work, norm, password []byte, out *bound) erro
 		return err
 	}
 	w.closeReader()
+	if len(stored) == 0 && len(norm) > 0 {
+		if err := x.s.elsewhere(); err != nil {
+			return err // whoever has the whole directory knows
+		}
+	}
 	if err := x.checkLock(who, out); err != nil {
 		return err
 	}

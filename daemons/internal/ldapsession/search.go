@@ -78,12 +78,16 @@ func (x *session) search(w *work) error {
 		x.fail(w, err)
 		return nil
 	}
+	if err := x.contained(w); err != nil {
+		x.fail(w, err)
+		return nil
+	}
 	w.filter = x.s.opt.Store.Compile(&q.Filter, w.filter)
 	if w.ctl.synced {
 		return x.sync(w)
 	}
 	if err := x.plan(w, r); err != nil {
-		x.fail(w, err)
+		x.fail(w, x.elsewhereIf(err, q.Base, q.Scope, w.ctl.manage))
 		return nil
 	}
 	s := searching{id: w.msg.ID, sel: x.s.opt.Store.Select(q.RawAttributes, q.Attributes), view: dirstore.View{TypesOnly: q.TypesOnly, Verifiers: x.who.rights.Verifiers}}
@@ -179,7 +183,7 @@ func (x *session) assert(w *work, r *dirstore.Reader, norm []byte) error {
 
 // maySee reports whether the identity may search and compare the entry of this normal name.
 func (x *session) maySee(norm []byte) bool {
-	return x.who.rights.ReadAll || x.who.rights.ReadSelf && bytes.Equal(norm, x.who.norm)
+	return x.who.rights.ReadAll && !x.who.rights.partial() || x.who.rights.ReadSelf && bytes.Equal(norm, x.who.norm)
 }
 
 // Values of derefAliases (RFC 4511 §4.5.1.3): 1 in searching, 2 finding the base, 3 always.
@@ -198,6 +202,9 @@ func (x *session) special(w *work, r *dirstore.Reader, s *searching) error {
 		Aliases: w.search.Deref == derefBoth || w.search.Deref == derefFinding-1})
 	if w.ctl.paged && len(w.ctl.pageCookie) > 0 {
 		return err // they came with the first page
+	}
+	if lacks := x.s.lacking(w); lacks != nil {
+		refs = append(refs, lacks)
 	}
 	for _, ref := range refs {
 		s.head = ldapwire.AppendReference(s.head, s.id, ref)
@@ -476,7 +483,7 @@ func (x *session) compareEntry(w *work) (bool, error) {
 	f, ok := x.s.entryOf(r, norm)
 	switch {
 	case !ok && x.seesAll():
-		return false, x.missing(r, norm)
+		return false, x.elsewhereIf(x.missing(r, norm), c.DN, ldapwire.BaseObject, w.ctl.manage)
 	case !ok || !x.sees(r, &f, norm):
 		return false, errDenied
 	}

@@ -26,6 +26,10 @@ type Rights struct {
 	Secrets  bool // get secret attributes in a replication search
 	// Verifiers: get verifiers (authPassword) in a search that names them.
 	Verifiers bool
+	// Content, if set, is all that it gets, in a replication search; it searches nothing else but its own entry and
+	// the suffix entry. ContentError is why there is none where there should be.
+	Content      *dirstore.Content
+	ContentError error
 	// OwnPasswords: what it sets as passwords are users' own, from another server; the policy is not asked.
 	OwnPasswords bool
 	Write        bool // every update
@@ -77,6 +81,8 @@ type Options struct {
 	// Refer, if set, is asked for each update and names the servers that take it, if this one takes none: it is a
 	// shadow.
 	Refer func() []string
+	// Lacks, if set, tells what this server lacks of the directory, and who has it; nil for nothing.
+	Lacks func() (*dirstore.Agreement, []string)
 	// Gate, if set, is asked for each update before it is made and, with made set, before it is acknowledged. An error
 	// refuses it. It may wait.
 	Gate func(ctx context.Context, made bool) error

@@ -51,6 +51,7 @@ type syncing struct {
 	view    dirstore.View
 	who     *identity
 	seeing  dirstore.Seeing // nil: everything
+	part    *part // nil: the whole directory
 
 	r       *dirstore.Reader // nil between chunks
 	out     []byte
@@ -89,7 +90,10 @@ func (x *session) sync(w *work) error {
 		if err != nil {
 			return err
 		}
-		s.base, err = r.Resolve(w.norm)
+		if s.base, err = r.Resolve(w.norm); err != nil {
+			return err
+		}
+		s.part, err = x.part(r, s.sel)
 		return err
 	}()
 	if err != nil {
@@ -143,7 +147,9 @@ func (x *session) sync(w *work) error {
 // open gives the read transaction of the chunk.
 func (s *syncing) open() (err error) {
 	if s.r == nil {
-		s.r, err = s.x.s.opt.Store.Read()
+		if s.r, err = s.x.s.opt.Store.Read(); err == nil {
+			err = s.part.open(s)
+		}
 	}
 	return err
 }
@@ -190,6 +196,9 @@ func (s *syncing) run() error {
 		cookie, err = s.walk(phase == presentPhase)
 	}
 	if err != nil {
+		return err
+	}
+	if err := s.part.check(s); err != nil {
 		return err
 	}
 	if !s.request.Persist {
@@ -330,7 +339,7 @@ func (s *syncing) walkOnce(present bool) (moved bool, cookie []byte, err error) 
 			continue
 		}
 		csn := s.r.Value(&f, "entryCSN")
-		if present && csn != "" && csn <= csnOf(s.cookie.CSNs, dirstore.CSNServer(csn)) {
+		if present && csn != "" && !s.since(csn) && !s.part.fresh() {
 			s.gone = append(s.gone, s.r.UUID(&f))
 			if len(s.gone) == idSetSize {
 				s.ids(false)
@@ -386,6 +395,7 @@ func (s *syncing) scan() error {
 		if c.Kind != dirstore.Deleted {
 			s.changed[c.ID] = false
 		}
+		s.part.note(&c)
 		return len(s.changed) <= maxBehind
 	})
 	if err == nil && len(s.changed) > maxBehind {
@@ -410,10 +420,15 @@ func (s *syncing) follow(refresh bool) (cookie []byte, err error) {
 			// OpenLDAP passes over deletions of a server that its cookie does not name: it is to come back with its cookie.
 			return nil, ldapwire.Errorf(ldapwire.SyncRefreshRequired, "the directory has another master: go on from the cookie")
 		}
+		if again, err := s.part.enter(s); err != nil {
+			return nil, err
+		} else if again {
+			continue
+		}
 		var failed error
 		err := s.r.LogAfter(s.pos, func(c dirstore.LoggedChange) bool {
 			at := ""
-			if !refresh && ordered {
+			if !refresh && ordered && s.part.all() {
 				at = c.CSN
 			}
 			failed = s.change(&c, at)
@@ -430,6 +445,9 @@ func (s *syncing) follow(refresh bool) (cookie []byte, err error) {
 			continue
 		}
 		s.ids(true)
+		if err := s.part.leave(s); err != nil {
+			return nil, err
+		}
 		clear(s.changed)
 		if !ordered && !refresh {
 			return nil, nil // a shadow in its own refresh: its contextCSN does not stand for what it has
@@ -464,6 +482,9 @@ func (s *syncing) change(c *dirstore.LoggedChange, csn string) error {
 	s.ids(true)
 	if c.Kind == dirstore.Renamed && !s.whole && s.r.HasSubordinates(&f) {
 		return ldapwire.Errorf(ldapwire.SyncRefreshRequired, "a subtree was renamed")
+	}
+	if done, err := s.part.out(c, &f); done || err != nil {
+		return err
 	}
 	if err := s.above(f.Parent()); err != nil {
 		return err
@@ -518,6 +539,9 @@ func (s *syncing) contains(f *dirstore.Found) (in bool, err error) {
 	if in = s.whole; !in {
 		in, err = s.r.Below(s.base, s.scope, f)
 	}
+	if in && err == nil && s.part != nil {
+		in, err = s.part.contains(f)
+	}
 	return in && s.r.See(f, s.seeing) && s.r.Matches(f, s.filter), err
 }
 
@@ -546,9 +570,12 @@ func (s *syncing) recheck() error {
 	return nil
 }
 
+// since reports whether a change is newer than what the client has.
+func (s *syncing) since(csn string) bool { return csn > csnOf(s.cookie.CSNs, dirstore.CSNServer(csn)) }
+
 func (s *syncing) entry(f *dirstore.Found, state ldapwire.SyncState, cookie []byte) (err error) {
 	control := ldapwire.AppendSyncState(nil, state, s.r.UUID(f), cookie)
-	s.out, err = s.r.AppendEntry(s.out, s.id, f, s.sel, s.view, control)
+	s.out, err = s.r.AppendEntry(s.out, s.id, f, s.part.selection(s.sel), s.view, control)
 	s.sent++
 	s.x.s.metrics.synced.Inc()
 	return err

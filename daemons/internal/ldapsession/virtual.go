@@ -12,6 +12,9 @@ import (
 // The two entries that are not in the store, and that everybody may read: the root DSE (RFC 4512 §5.1)
 // and the subschema subentry (RFC 4512 §4.2).
 
+// attributeContent says by which agreement a server has a part of the directory only.
+const attributeContent = "shoalDirectoryContent"
+
 func (s *Server) makeVirtualEntries() (err error) {
 	extensions := slices.Clone(supportedExtensions)
 	for oid := range s.opt.Extensions {
@@ -34,7 +37,7 @@ func (s *Server) makeVirtualEntries() (err error) {
 		one("supportedControl", supportedControls()...),
 		one("supportedExtension", extensions...),
 		one("supportedFeatures", ldapwire.OIDAllOpAttrs, ldapwire.OIDTrueFalseFilters, ldapwire.OIDIncrement, ldapwire.OIDObjectClassAttrs,
-			ldapwire.OIDLanguageTags, ldapwire.OIDLanguageRanges),
+			ldapwire.OIDLanguageTags, ldapwire.OIDLanguageRanges, ldapwire.OIDAgreements),
 		one("supportedLDAPVersion", "3"),
 		one("supportedSASLMechanisms", "EXTERNAL"), // each connection sees its own (rootDSE)
 		one("vendorName", "Shoal"),
@@ -44,6 +47,10 @@ func (s *Server) makeVirtualEntries() (err error) {
 	}
 	s.rootBase = list
 	if err := s.SetRootDSE(nil); err != nil {
+		return err
+	}
+	// The attribute is known to the store before a search that shows it begins (rootDSE).
+	if _, err := s.opt.Store.Detached("", []ldapwire.Attribute{one(attributeContent, "{}")}); err != nil && s.opt.Lacks != nil {
 		return err
 	}
 	sch := s.opt.Store.Schema()
@@ -94,7 +101,11 @@ func (x *session) rootDSE(r *dirstore.Reader) (*dirstore.Found, error) {
 	for _, m := range x.mechanisms() {
 		names.Values = append(names.Values, []byte(m))
 	}
-	return x.s.opt.Store.Detached("", append(list, names))
+	list = append(list, names)
+	if a, _ := x.s.lacks(); a != nil && x.follows() {
+		list = append(list, ldapwire.Attribute{Type: []byte(attributeContent), Values: [][]byte{[]byte(a.String())}})
+	}
+	return x.s.opt.Store.Detached("", list)
 }
 
 // virtualEntry gives the root DSE or the subschema subentry if the search is for it; else nil.

@@ -16,6 +16,7 @@ const (
 	OIDPasswordModify        = "1.3.6.1.4.1.4203.1.11.1"
 	// OIDLease is an extended operation of this service (package replica): a shadow renews the lease of its master.
 	OIDLease            = "2.25.24322987064403074951861717892443018913.3.1"
+	OIDAgreements       = "2.25.24322987064403074951861717892443018913.3.2" // feature: keeps to agreements about what a shadow gets
 	OIDCancel           = "1.3.6.1.1.8"
 	OIDPagedResults     = "1.2.840.113556.1.4.319"
 	OIDManageDsaIT      = "2.16.840.1.113730.3.4.2"

@@ -132,8 +132,12 @@ func newMaster(t testing.TB, change ...func(*dirstore.Options)) *master {
 func (m *master) start() {
 	m.t.Helper()
 	o := ldapsession.Options{Store: m.store, Passwords: ldapsession.NewPasswords(cheap, 2, 100), RootDN: root, RootPassword: secret,
-		Rights: func(_ *dirstore.Reader, _ *dirstore.Found, norm []byte) ldapsession.Rights {
-			return ldapsession.Rights{ReadSelf: true, ReadAll: true, Write: string(norm) == root, Secrets: bytes.HasPrefix(norm, []byte("cn=vault"))}
+		Rights: func(r *dirstore.Reader, entry *dirstore.Found, norm []byte) ldapsession.Rights {
+			rights := ldapsession.Rights{ReadSelf: true, ReadAll: true, Write: string(norm) == root, Secrets: bytes.HasPrefix(norm, []byte("cn=vault"))}
+			if rights.Secrets {
+				rights.Content, rights.ContentError = m.store.Content(r.Agreement(entry))
+			}
+			return rights
 		},
 		TLS: m.auth.server, Limits: ldapsession.DefaultLimits, Clock: clock.System(), Log: logger(m.t, "master")}
 	for _, c := range m.options {

@@ -3,10 +3,13 @@ package replica
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/ldapwire"
 )
 
@@ -15,6 +18,8 @@ const (
 	AttributeMode   = "shoalDirectoryMode"
 	AttributeEpoch  = "shoalDirectoryEpoch"
 	AttributeMaster = "shoalDirectoryMaster"
+	// AttributeContent is the agreement by which it has a part of the directory only.
+	AttributeContent = "shoalDirectoryContent"
 )
 
 // Modes in the root DSE.
@@ -28,6 +33,7 @@ const (
 const (
 	rootID    = 5
 	contextID = 6
+	ownID     = 7
 )
 
 // Introduce asks the vault at a URI who it is, without a bind.
@@ -51,17 +57,28 @@ func Introduce(ctx context.Context, uri string, verify *tls.Config, timeout time
 
 // introduce asks a server who it is. It is bound, and nothing else is under way. A server without such attributes is
 // no vaultd.
-func (c *conn) introduce(suffix string) (*Provider, error) {
-	p := &Provider{}
+func (c *conn) introduce(s *dirstore.Store, own string) (*Provider, error) {
+	p, suffix := &Provider{}, s.Suffix()
 	if err := c.root(p); err != nil {
 		return nil, err
+	}
+	err := c.lookUp(ownID, own, dirstore.AgreementAttributes, func(name, value string) { p.Agreement.Set(s.Schema(), name, value) })
+	var refused *ldapwire.Error
+	if errors.As(err, &refused) && refused.Code == ldapwire.InsufficientAccessRights && !p.Vault {
+		err = nil // a server of another kind, which has no agreements
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !p.agrees && !p.Agreement.Whole() {
+		return nil, fmt.Errorf("%s has an agreement, which this provider does not keep to: OpenLDAP and older versions of vaultd do not", own)
 	}
 	return p, c.lookUp(contextID, suffix, []string{"contextCSN"}, func(_, value string) { p.Context = append(p.Context, value) })
 }
 
 // root reads the root DSE.
 func (c *conn) root(p *Provider) error {
-	return c.lookUp(rootID, "", []string{AttributeMode, AttributeEpoch, AttributeMaster}, func(name, value string) {
+	return c.lookUp(rootID, "", []string{AttributeMode, AttributeEpoch, AttributeMaster, AttributeContent, "supportedFeatures"}, func(name, value string) {
 		switch {
 		case strings.EqualFold(name, AttributeMode):
 			p.Vault, p.Mode = true, value
@@ -69,6 +86,10 @@ func (c *conn) root(p *Provider) error {
 			p.Epoch, _ = strconv.ParseUint(value, 10, 64) // of the schema's syntax
 		case strings.EqualFold(name, AttributeMaster):
 			p.Master = value
+		case strings.EqualFold(name, "supportedFeatures"):
+			p.agrees = p.agrees || value == ldapwire.OIDAgreements
+		case strings.EqualFold(name, AttributeContent):
+			p.Content = value
 		}
 	})
 }

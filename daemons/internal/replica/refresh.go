@@ -3,6 +3,7 @@ package replica
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -202,7 +203,7 @@ func (f *refresh) done(cookie []byte) error {
 // context is the end of a refresh: the cookie, and contextCSN as the provider has it.
 func (f *refresh) context() *dirstore.Context {
 	c := f.s.csns
-	return &dirstore.Context{CSNs: c, Cookie: (&ldapwire.SyncCookie{RID: rid, CSNs: c}).Append(nil), Refresh: dirstore.RefreshEnds}
+	return &dirstore.Context{CSNs: c, Cookie: storedCookie(c, f.s.content), Refresh: dirstore.RefreshEnds}
 }
 
 // end stores it.
@@ -308,6 +309,11 @@ func (f *refresh) removeDeleted() error {
 
 // victims lists what a delete phase named and the store has, the deepest entries first.
 func (f *refresh) victims(store *dirstore.Store) ([][16]byte, error) {
+	return deepestFirst(store, maps.Keys(f.deleted))
+}
+
+// deepestFirst orders those that the store has.
+func deepestFirst(store *dirstore.Store, ids iter.Seq[[16]byte]) ([][16]byte, error) {
 	type victim struct {
 		uuid  [16]byte
 		depth int
@@ -317,7 +323,7 @@ func (f *refresh) victims(store *dirstore.Store) ([][16]byte, error) {
 		return nil, err
 	}
 	var list []victim
-	for id := range f.deleted {
+	for id := range ids {
 		n := r.ByUUID(id)
 		if n == 0 {
 			continue

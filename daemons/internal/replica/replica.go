@@ -23,13 +23,17 @@
 // A connection is asked for the provider's contextCSN now and then (Options.Probe): an answer is the
 // sign of life that a persist search does not give, and shows whether everything has arrived.
 //
-// Left out on purpose: a part of the tree or of the attributes as content, delta-syncrepl, several
-// providers at once (they are tried in order), SASL.
+// A replica may have a part of the directory only: by an agreement in its server entry, to which the provider keeps
+// (dirstore.Agreement), or because the provider itself has no more. What it has by is stored with the cookie. When it
+// is another one than at the last time, everything is fetched anew.
+//
+// Left out on purpose: delta-syncrepl, several providers at once (they are tried in order), SASL.
 package replica
 
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,6 +84,20 @@ type Provider struct {
 	Epoch   uint64
 	Master  string // of that epoch
 	Context []string
+	// Content is the provider's own agreement in its written form, "" for the whole directory; Agreement that of this
+	// replica, as its entry there says.
+	Content   string
+	Agreement dirstore.Agreement
+	agrees    bool // it keeps to agreements
+}
+
+// content is what a replica of this provider gets.
+func (p *Provider) content() (string, error) {
+	theirs, err := dirstore.ParseAgreement(p.Content)
+	if err != nil {
+		return "", err
+	}
+	return theirs.And(p.Agreement).String(), nil
 }
 
 // State is what a replica is doing.
@@ -216,21 +234,30 @@ func (r *Replica) follow(ctx context.Context, e endpoint) (refreshed bool, err e
 	defer stop()
 	defer c.close()
 	whole := false
+	p, err := c.introduce(r.opt.Store, r.opt.BindDN)
+	if err != nil {
+		return false, err
+	}
+	p.URI, p.Named = e.uri, e.named
 	if r.opt.Accept != nil {
-		p, err := c.introduce(r.opt.Store.Suffix())
-		if err == nil {
-			p.URI, p.Named = e.uri, e.named
-			whole, err = r.opt.Accept(p)
-		}
-		if err != nil {
+		if whole, err = r.opt.Accept(p); err != nil {
 			return false, err
 		}
 	}
-	r.mu.Lock()
+	content, err := p.content()
+	if err != nil {
+		return false, err
+	}
 	cookie := r.opt.Store.Cookie()
+	if is := CookieContent(cookie); cookie != "" && is != content {
+		r.opt.Log.Info("the agreement about what this shadow has is another one: everything is fetched anew", "event", "replica-agreement", "was", is, "is", content)
+		whole = true
+	}
+	r.mu.Lock()
 	whole = whole || r.whole || cookie == ""
 	r.mu.Unlock()
 	s := newSession(r, c, cookie, whole)
+	s.content = content
 	err = s.run()
 	var again *inconsistent
 	var refused *ldapwire.Error
@@ -315,6 +342,32 @@ func (r *Replica) Ready() error {
 		why = fmt.Sprintf("%d entries so far", s.Received)
 	}
 	return fmt.Errorf("the directory was not yet copied from %s: %s: %s", strings.Join(r.opt.Providers, ", "), s.State, why)
+}
+
+// Content is the agreement by which the store holds a part of the directory only, in its written form; "" for all of
+// it.
+func (r *Replica) Content() string { return CookieContent(r.opt.Store.Cookie()) }
+
+// The cookie that is stored has one field more than those on the wire: "content", an agreement in base64.
+const contentField = ",content="
+
+// storedCookie makes it.
+func storedCookie(csns []string, content string) []byte {
+	b := (&ldapwire.SyncCookie{RID: rid, CSNs: csns}).Append(nil)
+	if content == "" {
+		return b
+	}
+	return base64.RawURLEncoding.AppendEncode(append(b, contentField...), []byte(content))
+}
+
+// CookieContent is the agreement in a stored cookie.
+func CookieContent(cookie string) string {
+	_, text, _ := strings.Cut(cookie, contentField)
+	content, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return "damaged" // no agreement: everything is fetched anew
+	}
+	return string(content)
 }
 
 // Status tells how it stands.

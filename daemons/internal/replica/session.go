@@ -35,6 +35,8 @@ type session struct {
 	c     *conn
 	whole bool // no cookie is sent
 
+	content string // what is had of this provider, see Provider.content
+
 	csns      []string // as of the newest cookie
 	refreshed bool
 	refresh   *refresh // nil once done
@@ -228,14 +230,23 @@ func (s *session) info(i *ldapwire.SyncInfo) error {
 		if !i.RefreshDeletes {
 			return nil
 		}
-		for n, id := range i.UUIDs {
-			var last *dirstore.Context
-			if n == len(i.UUIDs)-1 {
-				last = after
-			}
-			if err := s.remove(id, last); err != nil {
+		gone := i.UUIDs
+		if len(gone) > 1 {
+			// Those that leave a content together come in no order.
+			if err := s.settled(); err != nil {
 				return err
 			}
+			if gone, err = deepestFirst(s.r.opt.Store, slices.Values(gone)); err != nil {
+				return err
+			}
+		}
+		for _, id := range gone {
+			if err := s.remove(id, nil); err != nil {
+				return err
+			}
+		}
+		if after != nil {
+			return s.submit(after, "", 64)
 		}
 	}
 	return nil
@@ -268,7 +279,7 @@ func (s *session) after(cookie []byte) (*dirstore.Context, error) {
 		}
 	}
 	s.csns = list
-	return &dirstore.Context{CSNs: list, Cookie: (&ldapwire.SyncCookie{RID: rid, CSNs: list}).Append(nil)}, nil
+	return &dirstore.Context{CSNs: list, Cookie: storedCookie(list, s.content)}, nil
 }
 
 func (s *session) newest() string {

@@ -24,7 +24,11 @@ func rights(e *access.Engine, log *slog.Logger) func(*dirstore.Reader, *dirstore
 			return ldapsession.Rights{KeepPassword: true}
 		}
 		vault := slices.Contains(v.Roles, "vault")
-		return ldapsession.Rights{View: v, NoLimits: vault, Secrets: vault, OwnPasswords: len(v.Roles) > 0}
+		rights := ldapsession.Rights{View: v, NoLimits: vault, Secrets: vault, OwnPasswords: len(v.Roles) > 0}
+		if vault && entry != nil {
+			rights.Content, rights.ContentError = r.Content(entry)
+		}
+		return rights
 	}
 }
 

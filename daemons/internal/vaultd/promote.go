@@ -103,8 +103,12 @@ func (v *vault) vote(q VoteRequest) (*VoteAnswer, error) {
 		return nil, conflict("%s knows of %s already", v.name, g)
 	case v.replica == nil && q.Master != v.name:
 		return nil, conflict("%s has no block shadow in its configuration: it could not follow %s", v.name, q.Master)
-	case q.Master == v.name && g.Mode != replica.ModeMaster && v.replica.Ready() != nil:
-		return nil, conflict("%s cannot be the master: %v", v.name, v.replica.Ready())
+	case g.Mode != replica.ModeMaster && v.readyToAnswer() != nil:
+		// What it voted for earlier may be gone with its database.
+		return nil, conflict("%s has no vote: %v", v.name, v.readyToAnswer())
+	}
+	if a, _ := v.lacks(); a != nil && q.Master == v.name {
+		return nil, conflict("%s cannot be the master: it has a part of the directory only (%s)", v.name, a)
 	}
 	if q.Epoch > g.Epoch {
 		n := reign{Epoch: q.Epoch, Master: q.Master, Mode: replica.ModeShadow}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"shoal/daemons/internal/conf"
@@ -160,6 +161,19 @@ func (v *vault) refer() []string {
 	return nil
 }
 
+// lacks says what a shadow with an agreement has not, and who has it; nil for a vault that has the whole directory.
+func (v *vault) lacks() (*dirstore.Agreement, []string) {
+	text := replica.CookieContent(v.store.Cookie())
+	if text == "" {
+		return nil, nil
+	}
+	a, err := dirstore.ParseAgreement(text)
+	if err != nil || a.Whole() {
+		a = dirstore.Agreement{Filter: "(&)"} // it cannot be told what is missing
+	}
+	return &a, v.refer()
+}
+
 // follows makes of what was a master's database a shadow's: its cookie stands for what it has.
 func (v *vault) follows() error {
 	csns := v.store.ContextCSN()
@@ -172,7 +186,10 @@ func (v *vault) shadowStatus(status map[string]any) {
 	status["provider"] = s.Provider
 	status["replication"] = string(s.State)
 	status["replication_error"] = s.Error
-	status["cookie"] = v.store.Cookie()
+	status["cookie"], _, _ = strings.Cut(v.store.Cookie(), ",content=")
+	if a, _ := v.lacks(); a != nil {
+		status["content"] = a
+	}
 	status["lag_seconds"] = s.Lag.Seconds()
 	status["last_contact"] = "never"
 	if !s.LastContact.IsZero() {

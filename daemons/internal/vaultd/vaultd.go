@@ -205,7 +205,7 @@ func (v *vault) openServer(c *Config) error {
 			o.TLS.ClientCAs = nil // certificates of the internal CA are asked for too
 		}
 	}
-	o.Refer, o.Gate, o.Ready = v.refer, v.gate, v.readyToAnswer
+	o.Refer, o.Lacks, o.Gate, o.Ready = v.refer, v.lacks, v.gate, v.readyToAnswer
 	o.Extensions = map[string]ldapsession.Extension{ldapwire.OIDLease: v.renewal}
 	o.Report, o.Forward = v.report, v.forward
 	if v.server, err = ldapsession.New(o); err != nil {
