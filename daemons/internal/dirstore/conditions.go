@@ -45,6 +45,9 @@ func (w *writing) carryOut(x *Write) error {
 	x.err, x.csn, x.before, x.after = nil, "", nil, nil
 	w.by, w.csn, w.write, w.last = x.By, "", x, 0
 	w.fresh()
+	if err := w.fence(x.Op); err != nil {
+		return err
+	}
 	if err := w.precede(x); err != nil {
 		return err
 	}

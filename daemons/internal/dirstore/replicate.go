@@ -335,6 +335,21 @@ func (op *Context) with(w *writing) error {
 	return op.apply(w)
 }
 
+// Fence, while it is on, lets only the operations of a replica change the store: what clients' updates were on their way
+// is refused. Once an operation that was submitted after Fence is done, no update of a client is made any more.
+func (s *Store) Fence(on bool) { s.fenced.Store(on) }
+
+// fence refuses an operation while the store is fenced.
+func (w *writing) fence(op Operation) error {
+	switch op.(type) {
+	case *Add, *Modify, *Delete, *Rename, *Batch:
+		if w.store.fenced.Load() {
+			return ldapwire.Errorf(ldapwire.Unavailable, "this server has ceased to take updates")
+		}
+	}
+	return nil
+}
+
 // Cookie is what Context kept: how far the replica has come, in the provider's words. It is "" until a
 // first refresh has been completed.
 func (s *Store) Cookie() string { return *s.cookie.Load() }

@@ -11,8 +11,9 @@ import (
 // The renewal of a lease is an extended operation (ldapwire.OIDLease) from a shadow to its master, on the connection of
 // the synchronization. Both values are text:
 //
-//	request   "1 <epoch> <milliseconds> <stamp>"    stamp: of the last answer on this connection, "-" for none
-//	answer    "1 <epoch> <stamp>"                   stamp: when the master got the request, by its clock since boot
+//	request   "1 <epoch> <milliseconds> <stamp> <voters>"    stamp: of the last answer on this connection, "-" for none;
+//	                                                         voters: whom the shadow knows to have a vote, as a digest
+//	answer    "1 <epoch> <stamp>"                            stamp: when the master got the request, by its clock since boot
 //
 // With a request the shadow promises to vote for no other master for so many milliseconds from when it sends it. The
 // master counts them from the stamp that the request gives back, which was made before the request was sent: no clocks
@@ -23,15 +24,17 @@ type LeaseRequest struct {
 	Epoch uint64
 	For   time.Duration
 	Stamp string // "" for none
+	// Voters is the digest of the electorate that the shadow knows; "" of an older version.
+	Voters string
 }
 
-// Append makes the value of a request.
+// String makes the value of a request.
 func (l *LeaseRequest) String() string {
 	stamp := l.Stamp
 	if stamp == "" {
 		stamp = "-"
 	}
-	return fmt.Sprintf("1 %d %d %s", l.Epoch, l.For.Milliseconds(), stamp)
+	return strings.TrimSuffix(fmt.Sprintf("1 %d %d %s %s", l.Epoch, l.For.Milliseconds(), stamp, l.Voters), " ")
 }
 
 // ParseLeaseRequest reads the value of a request. The error is an *ldapwire.Error.
@@ -43,6 +46,9 @@ func ParseLeaseRequest(value []byte) (l LeaseRequest, err error) {
 	}
 	if _, err := fmt.Sscanf(string(value), "%d %d %d %s", &version, &l.Epoch, &ms, &l.Stamp); err != nil || version != 1 || ms < 0 || ms > int64(time.Hour/time.Millisecond) {
 		return l, ldapwire.Errorf(ldapwire.ProtocolError, "lease: %.64q is no request of version 1", value)
+	}
+	if f := strings.Fields(string(value)); len(f) > 4 {
+		l.Voters = f[4]
 	}
 	if l.Stamp == "-" {
 		l.Stamp = ""

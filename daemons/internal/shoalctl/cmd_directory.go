@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"shoal/daemons/internal/dirclient"
+	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/pki"
 )
 
@@ -39,6 +40,8 @@ type vaultView struct {
 	LastContact string   `json:"last_contact,omitempty"`
 	Voter       bool     `json:"voter"`
 	LeaseHeld   *bool    `json:"lease_held,omitempty"` // of the master
+	// Content is the agreement by which it has a part of the directory only; nil: all.
+	Content *dirstore.Agreement `json:"content,omitempty"`
 
 	address string
 	voters  []string
@@ -82,6 +85,7 @@ func (t *tool) vaults(ctx context.Context, c *Config, k *control) ([]*vaultView,
 		for _, name := range v.voters {
 			voter[name] = true
 		}
+		v.Content = is.Content
 		if is.Lease != nil {
 			v.LeaseHeld = &is.Lease.Held
 		}
@@ -179,6 +183,9 @@ func (t *tool) printVaults(all []*vaultView) {
 	}
 	t.table([]string{"VAULT", "STATE", "MODE", "EPOCH", "NEWEST CHANGE", "STANDS", "LAG", "VOTER", "FOLLOWS"}, rows)
 	for _, v := range all {
+		if v.Content != nil {
+			t.say("%s has a part of the directory only: %s", v.Name, printable(v.Content.String()))
+		}
 		if v.Problem != "" {
 			t.say("%s: %s", v.Name, wrap(printable(v.Problem), 95-len(v.Name), "\n    "))
 		}

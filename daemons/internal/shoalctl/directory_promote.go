@@ -37,6 +37,7 @@ type voteAnswer struct {
 	WasMaster  bool     `json:"was_master"`
 	Wait       float64  `json:"wait_seconds"`
 	ContextCSN []string `json:"context_csn"`
+	Voters     []string `json:"known_voters"` // missing from older versions
 }
 
 func (t *tool) cmdDirectoryPromote() *cobra.Command {
@@ -85,6 +86,9 @@ func (p *promotion) run(ctx context.Context, name string) error {
 	if p.candidate.Mode == "master" && p.candidate == p.old {
 		return fmt.Errorf("%s is the master already", name)
 	}
+	if p.candidate.Content != nil {
+		return fmt.Errorf("%s has a part of the directory only, and cannot be the master", name)
+	}
 	if err := p.preview(); err != nil {
 		return err
 	}
@@ -130,7 +134,8 @@ func (p *promotion) look() {
 	}
 	p.epoch++
 	for _, v := range p.all {
-		if v.Mode == "master" && (p.old == nil || v.Epoch > p.old.Epoch) {
+		// One of an epoch below is none any more, whatever it says: it has not heard of the later one, which is asked for below.
+		if v.Mode == "master" && v.Epoch == p.epoch-1 && (newest == nil || newest.Master == "" || v.Name == newest.Master) {
 			p.old = v
 		}
 	}
@@ -247,6 +252,9 @@ func (p *promotion) collect(ctx context.Context) error {
 				continue
 			}
 			if err := p.granted(ctx, v, off); err != nil {
+				if refused := new(controlError); errors.As(err, &refused) && refused.code == http.StatusPreconditionFailed {
+					return fmt.Errorf("%s has voted for another master meanwhile: is somebody else promoting one? Look at directory replicas, and repeat the command: %w", v.Name, err)
+				}
 				missing = append(missing, fmt.Sprintf("%s (%v)", v.Name, err))
 				continue
 			}
@@ -274,8 +282,19 @@ func (p *promotion) granted(ctx context.Context, v *vaultView, off bool) error {
 	told := false
 	for {
 		answer, err := p.vote(ctx, v, off)
-		if err != nil || answer.Wait <= 0 {
+		if err != nil {
 			return err
+		}
+		for _, name := range answer.Voters { // who votes now may know of more than it did when it was asked first
+			if !slices.Contains(p.voters, name) && (p.old == nil || name != p.old.Name) {
+				p.voters = append(p.voters, name)
+			}
+		}
+		if answer.WasMaster && v.Mode != "master" && !p.lose {
+			return &controlError{http.StatusPreconditionFailed, v.Name + " became the master meanwhile, and has given way: what it took is not at " + p.candidate.Name}
+		}
+		if answer.Wait <= 0 {
+			return nil
 		}
 		if !told {
 			told = true

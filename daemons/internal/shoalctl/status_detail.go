@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/pki"
 	"shoal/daemons/internal/queue"
 )
@@ -58,6 +59,8 @@ type vaultService struct {
 	ContextCSN       []string `json:"context_csn"`
 	Replication      string   `json:"replication"`
 	ReplicationError string   `json:"replication_error"`
+
+	Content *dirstore.Agreement `json:"content"` // by which it has a part of the directory only
 }
 
 // replication is how a vault stands among the others.

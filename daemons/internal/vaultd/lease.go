@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"hash/fnv"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,13 +57,15 @@ type leases struct {
 	mu      sync.Mutex
 	voters  []string
 	until   map[string]time.Duration // by voter: when its grant ends, since boot
+	knows   map[string]string        // by voter: the electorate that it knows
+	looked  time.Duration            // when it was known that no other is the master, since boot; -1: never
 	changed chan struct{}            // closed by the next grant
 }
 
 func newLeases(c clock.Clock) *leases {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // it does not fail
-	return &leases{clock: c, nonce: hex.EncodeToString(b[:]), until: map[string]time.Duration{}, changed: make(chan struct{})}
+	return &leases{clock: c, nonce: hex.EncodeToString(b[:]), until: map[string]time.Duration{}, knows: map[string]string{}, looked: -1, changed: make(chan struct{})}
 }
 
 // stamp says when now is.
@@ -78,16 +82,57 @@ func (l *leases) granted(who string, r replica.LeaseRequest) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.until[who] = max(l.until[who], time.Duration(ns)+r.For)
+	l.until[who], l.knows[who] = max(l.until[who], time.Duration(ns)+r.For), r.Voters
+	l.announce()
+}
+
+// announce lets those who wait look again. l.mu is held.
+func (l *leases) announce() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// reset forgets the grants of another reign.
+// look notes that the other vaults were asked, and none knows of a later master.
+func (l *leases) look() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looked = l.clock.Boot()
+	l.announce()
+}
+
+// reset forgets the grants of another reign: the vault was just elected.
 func (l *leases) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.until)
+	clear(l.knows)
+	l.looked = l.clock.Boot()
+}
+
+// electorate is a digest of names, in whatever order.
+func electorate(names []string) string {
+	h := fnv.New64a()
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		h.Write([]byte(name + " "))
+	}
+	return strconv.FormatUint(h.Sum64(), 36)
+}
+
+// mayGrow says whether another voter may be added: so many of those who are must know of all of them that any majority
+// for a promotion has one who does. Else electorates that overlap too little could choose at the same time.
+func (l *leases) mayGrow() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.voters) < 2 {
+		return true
+	}
+	n, now, is := 0, l.clock.Boot(), electorate(l.voters)
+	for _, v := range l.voters {
+		if l.until[v] > now && l.knows[v] == is {
+			n++
+		}
+	}
+	return n >= votesNeeded(len(l.voters))
 }
 
 // electorate sets the voters.
@@ -101,11 +146,13 @@ func (l *leases) electorate(voters []string) {
 func (l *leases) held() (ok bool, left time.Duration, next <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	need := grantsNeeded(len(l.voters))
+	need, now := grantsNeeded(len(l.voters)), l.clock.Boot()
+	if l.looked < 0 || now-l.looked > lookedFor {
+		return false, 0, l.changed
+	}
 	if need == 0 {
 		return true, 0, l.changed
 	}
-	now := l.clock.Boot()
 	var ends []time.Duration
 	for _, v := range l.voters {
 		if u := l.until[v]; u > now {
@@ -146,7 +193,7 @@ func (v *vault) gate(ctx context.Context, made bool) error {
 		return ldapwire.Errorf(ldapwire.Unavailable, "the master of the directory is not known (%s)", state)
 	}
 	ok, _, next := v.leases.held()
-	if ok && (made || v.looked.Load()) {
+	if ok {
 		return nil
 	}
 	if made {
@@ -154,12 +201,9 @@ func (v *vault) gate(ctx context.Context, made bool) error {
 	}
 	t := v.env.Clock.NewTimer(gateWait)
 	defer t.Stop()
-	looked := v.lookedOut
 	for {
 		select {
 		case <-next:
-		case <-looked:
-			looked = nil
 		case <-t.C():
 			voters := len(v.leases.list())
 			return ldapwire.Errorf(ldapwire.Unavailable, "this master has no lease from enough shadows (%d of %d needed): no updates until it has", grantsNeeded(voters), voters)
@@ -169,7 +213,7 @@ func (v *vault) gate(ctx context.Context, made bool) error {
 		if v.state().Mode != replica.ModeMaster {
 			return ldapwire.Errorf(ldapwire.Unavailable, "this server has ceased to be the master")
 		}
-		if ok, _, next = v.leases.held(); ok && v.looked.Load() {
+		if ok, _, next = v.leases.held(); ok {
 			return nil
 		}
 	}
@@ -213,7 +257,7 @@ func (v *vault) renewal(norm []byte, rights *ldapsession.Rights, value []byte) (
 		return nil, ldapwire.Errorf(ldapwire.UnwillingToPerform, "%s is no entry of a server: its lease would not be counted", norm)
 	}
 	answer := []byte(replica.LeaseAnswer(state.Epoch, v.leases.stamp()))
-	if err := v.enfranchise(name); err != nil {
+	if err := v.admit(name); err != nil {
 		return nil, err
 	}
 	v.leases.granted(name, r)
@@ -230,6 +274,18 @@ func (v *vault) serverName(norm []byte) (string, bool) {
 	rdn, ok := bytes.CutSuffix(norm, append([]byte(","), below...))
 	name, is := bytes.CutPrefix(rdn, []byte("cn="))
 	return string(name), ok && is && !bytes.ContainsAny(name, ",+")
+}
+
+// admit makes a vault a voter, where it is none, if the electorate may grow now and this master may write.
+func (v *vault) admit(name string) error {
+	v.countVoters()
+	if slices.Contains(v.leases.list(), name) {
+		return nil
+	}
+	if ok, _, _ := v.leases.held(); !ok || !v.leases.mayGrow() {
+		return ldapwire.Errorf(ldapwire.Busy, "%s gets a vote when enough of the others know of each other's", name)
+	}
+	return v.enfranchise(name)
 }
 
 // enfranchise makes a vault a voter, once.

@@ -31,6 +31,10 @@ func TestLease(t *testing.T) {
 	c := clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	l := newLeases(c)
 	held := func() bool { ok, _, _ := l.held(); return ok }
+	if held() {
+		t.Error("a master writes before it has looked for a later one")
+	}
+	l.look()
 	if !held() {
 		t.Error("without a voter the master must write")
 	}

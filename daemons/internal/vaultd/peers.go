@@ -81,3 +81,14 @@ func (v *vault) urisOf(name string) []string {
 	}
 	return nil
 }
+
+// knownVoters are those that a master of this name counts, as far as this vault knows.
+func (v *vault) knownVoters(master string) []string {
+	names := []string{}
+	for _, p := range v.vaults() {
+		if p.voter && p.name != master {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}

@@ -37,6 +37,7 @@ type VoteAnswer struct {
 	WasMaster  bool     `json:"was_master"`
 	Wait       float64  `json:"wait_seconds"`
 	ContextCSN []string `json:"context_csn"`
+	Voters     []string `json:"known_voters"` // but for the new master
 }
 
 // PromoteRequest makes the candidate of an epoch the master.
@@ -76,10 +77,15 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) bool {
 // errConflict is an answer that does not fit what this vault is.
 type errConflict struct{ error }
 
+// errOvertaken says that another promotion came first: this one must end, whatever else it has.
+type errOvertaken struct{ error }
+
 func answerTo(w http.ResponseWriter, answer any, err error) {
 	switch {
 	case err == nil:
 		kit.WriteJSON(w, http.StatusOK, answer)
+	case errors.As(err, new(errOvertaken)):
+		kit.WriteError(w, http.StatusPreconditionFailed, err)
 	case errors.As(err, new(errConflict)):
 		kit.WriteError(w, http.StatusConflict, err)
 	default:
@@ -100,7 +106,7 @@ func (v *vault) vote(q VoteRequest) (*VoteAnswer, error) {
 	case q.Epoch == 0 || q.Master == "":
 		return nil, conflict("a vote is for an epoch above 0 and a master")
 	case q.Epoch < g.Epoch || q.Epoch == g.Epoch && q.Master != g.Master:
-		return nil, conflict("%s knows of %s already", v.name, g)
+		return nil, errOvertaken{fmt.Errorf("%s knows of %s already", v.name, g)}
 	case v.replica == nil && q.Master != v.name:
 		return nil, conflict("%s has no block shadow in its configuration: it could not follow %s", v.name, q.Master)
 	case g.Mode != replica.ModeMaster && v.readyToAnswer() != nil:
@@ -127,7 +133,7 @@ func (v *vault) vote(q VoteRequest) (*VoteAnswer, error) {
 		}
 		v.env.Log.Warn("this vault has voted for a master", "event", "directory-vote", "epoch", n.Epoch, "master", n.Master, "was", g.String(), "mode", g.Mode)
 	}
-	answer.ContextCSN = v.store.ContextCSN()
+	answer.ContextCSN, answer.Voters = v.store.ContextCSN(), v.knownVoters(q.Master)
 	v.mu.Lock()
 	left := v.promised - v.env.Clock.Boot()
 	v.mu.Unlock()
@@ -150,24 +156,37 @@ func (v *vault) promote(q PromoteRequest) error {
 	}
 	v.halt()
 	defer v.act()
+	was := g
 	g.Mode = replica.ModeMaster
 	v.leases.reset()
+	// It has the votes: what is to be done below is done by the next start if this process ends in between. A database that
+	// is no shadow's any more, and of a candidate, could not be promoted again.
+	err := g.save(v.config.Database.Path)
+	if err == nil {
+		err = v.enthrone(g, strings.ToLower(q.OldMaster))
+	}
+	if err == nil {
+		err = v.setReign(g)
+	}
+	if err != nil {
+		return errors.Join(err, v.setReign(was), v.follows()) // the command is repeated
+	}
+	v.env.Log.Warn("this vault is the master from now on", "event", "directory-promoted", "epoch", g.Epoch, "at", v.env.Clock.Now().UTC().Format(time.RFC3339))
+	return nil
+}
+
+// enthrone makes the database that of the master, while nobody else may write.
+func (v *vault) enthrone(g reign, old string) error {
+	v.store.Fence(false)
 	if err := v.rule(g); err != nil {
 		return err
 	}
-	if old := strings.ToLower(q.OldMaster); old != "" && old != v.name && len(v.urisOf(old)) > 0 {
-		if err := v.enfranchise(old); err != nil { // it will be a shadow
-			return err
-		}
-		v.countVoters()
+	if old == "" || old == v.name || len(v.urisOf(old)) == 0 {
+		return nil
 	}
-	v.lookOnce.Do(func() {
-		v.looked.Store(true)
-		close(v.lookedOut)
-	})
-	if err := v.setReign(g); err != nil {
+	if err := v.enfranchise(old); err != nil { // it will be a shadow
 		return err
 	}
-	v.env.Log.Warn("this vault is the master from now on", "event", "directory-promoted", "epoch", g.Epoch, "at", v.env.Clock.Now().UTC().Format(time.RFC3339))
+	v.countVoters()
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"shoal/daemons/internal/dirstore"
 	"shoal/daemons/internal/ldapwire"
@@ -22,6 +23,7 @@ import (
 //	epoch 3
 //	master vault2
 //	mode shadow
+//	lease 10000
 //
 // Without the file the entry counts, and without the entry the configuration: a vault with shadow { provider } is a
 // shadow, any other the master, of epoch 0.
@@ -29,6 +31,9 @@ type reign struct {
 	Epoch  uint64
 	Master string // "" while nobody knows
 	Mode   string // of this vault: replica.ModeMaster, ModeShadow, ModeCandidate
+	// Promise is the longest lease that this vault has ever granted with this file: after a restart it keeps to it, also
+	// when its configuration has a shorter one now.
+	Promise time.Duration
 }
 
 const (
@@ -68,6 +73,12 @@ func loadReign(folder string) (r reign, ok bool, err error) {
 			r.Master = value
 		case "mode":
 			r.Mode = value
+		case "lease":
+			ms, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || ms < 0 || ms > int64(time.Hour/time.Millisecond) {
+				return r, false, fmt.Errorf("%s: lease %q", name, value)
+			}
+			r.Promise = time.Duration(ms) * time.Millisecond
 		}
 	}
 	if r.Mode != replica.ModeMaster && r.Mode != replica.ModeShadow && r.Mode != replica.ModeCandidate {
@@ -83,7 +94,7 @@ func (r reign) save(folder string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "%s\nepoch %d\nmaster %s\nmode %s\n", reignMark, r.Epoch, r.Master, r.Mode)
+	_, err = fmt.Fprintf(f, "%s\nepoch %d\nmaster %s\nmode %s\nlease %d\n", reignMark, r.Epoch, r.Master, r.Mode, r.Promise.Milliseconds())
 	if err == nil {
 		err = f.Sync()
 	}

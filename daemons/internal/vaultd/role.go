@@ -24,12 +24,14 @@ func (v *vault) state() reign {
 
 // setReign changes it, on the disk first.
 func (v *vault) setReign(g reign) error {
+	g.Promise = max(g.Promise, v.state().Promise)
 	if err := g.save(v.config.Database.Path); err != nil {
 		return fmt.Errorf("reign: %w", err)
 	}
 	v.mu.Lock()
 	v.reign = g
 	v.mu.Unlock()
+	v.store.Fence(g.Mode != replica.ModeMaster)
 	return v.showReign()
 }
 
@@ -75,13 +77,17 @@ func (v *vault) openReign(c *Config) error {
 			g.Mode = replica.ModeShadow
 		}
 	}
+	if c.Shadow != nil {
+		g.Promise = max(g.Promise, c.Shadow.Lease)
+	}
 	v.reign = g
+	v.store.Fence(g.Mode != replica.ModeMaster)
 	if err := g.save(c.Database.Path); err != nil {
 		return fmt.Errorf("reign: %w", err)
 	}
 	// A grant that a process before this one gave may hold yet.
 	if c.Shadow != nil && g.Mode != replica.ModeMaster {
-		v.promised = v.env.Clock.Boot() + c.Shadow.Lease
+		v.promised = v.env.Clock.Boot() + promise(g.Promise)
 	}
 	if g.Mode == replica.ModeMaster {
 		return v.rule(g)
@@ -157,6 +163,8 @@ func (v *vault) rest() {
 const (
 	lookEvery  = 5 * time.Second
 	lookWithin = 2 * time.Second
+	// lookedFor is for how long it may write after it has looked: one that was frozen looks again before it goes on.
+	lookedFor = 4 * lookEvery
 )
 
 // lookOut asks the other vaults for a later master, before the first update and then again and again: one that was
@@ -173,10 +181,7 @@ func (v *vault) lookOut(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		v.lookOnce.Do(func() {
-			v.looked.Store(true)
-			close(v.lookedOut)
-		})
+		v.leases.look()
 		t := v.env.Clock.NewTimer(lookEvery)
 		select {
 		case <-ctx.Done():
@@ -267,13 +272,7 @@ func (v *vault) reignStatus(status map[string]any) {
 		status["lease"] = map[string]any{"held": held, "seconds": left.Seconds(), "grants_needed": grantsNeeded(len(voters)), "votes_needed": votesNeeded(len(voters))}
 		return
 	}
-	voters := []string{}
-	for _, p := range v.vaults() {
-		if p.voter && p.name != g.Master {
-			voters = append(voters, p.name)
-		}
-	}
-	status["known_voters"] = voters
+	status["known_voters"] = v.knownVoters(g.Master)
 	if promised > 0 {
 		status["promised_seconds"] = promised.Seconds()
 	}

@@ -131,15 +131,18 @@ func (v *vault) grant(stamp string) (string, bool) {
 	if g.Mode != replica.ModeShadow || v.store.Cookie() == "" {
 		return "", false
 	}
-	d := v.config.Shadow.Lease
+	d, voters := v.config.Shadow.Lease, v.knownVoters(g.Master)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.reign != g {
 		return "", false
 	}
-	v.promised = v.env.Clock.Boot() + d
-	return (&replica.LeaseRequest{Epoch: g.Epoch, For: d, Stamp: stamp}).String(), true
+	v.promised = v.env.Clock.Boot() + promise(d)
+	return (&replica.LeaseRequest{Epoch: g.Epoch, For: d, Stamp: stamp, Voters: electorate(voters)}).String(), true
 }
+
+// promise is for how long a grant is kept to: a little longer than it says, for the master's clock may be slower.
+func promise(lease time.Duration) time.Duration { return lease + lease/50 }
 
 // refer says where updates go; nobody for a master.
 func (v *vault) refer() []string {

@@ -26,7 +26,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"shoal/daemons/internal/access"
@@ -72,9 +71,6 @@ type vault struct {
 	replica   *replica.Replica // nil without a block shadow
 	verify    *tls.Config      // of other vaults; nil where there is nothing to verify them with
 	leases    *leases
-	looked    atomic.Bool   // a master has looked for one of a later epoch
-	lookedOut chan struct{} // closed then
-	lookOnce  sync.Once
 
 	mu       sync.Mutex // of reign, promised
 	reign    reign
@@ -95,7 +91,7 @@ type listening struct {
 
 // build constructs a vault in order; what was made is closed again when a later part fails.
 func build(env *kit.Env, c *Config) (_ kit.Service, err error) {
-	v := &vault{env: env, config: c, name: strings.ToLower(c.Server.Name), rootDN: c.RootDN(), leases: newLeases(env.Clock), lookedOut: make(chan struct{})}
+	v := &vault{env: env, config: c, name: strings.ToLower(c.Server.Name), rootDN: c.RootDN(), leases: newLeases(env.Clock)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, v.Close())
