@@ -27,11 +27,13 @@ type AdminOptions struct {
 	Clock    clock.Clock
 }
 
-// Admin is one connection that writes to the directory, for tools. One goroutine at a time may use it. It does
-// not reconnect: after ErrUnavailable or ErrOutcomeUnknown make another one.
+// Admin is one connection that writes to the directory, for tools. One goroutine at a time may use it. A connection that
+// was closed while nothing was under way on it (a server that stops, or becomes the master) is made anew; one that breaks
+// in an exchange is not: what to do after ErrUnavailable or ErrOutcomeUnknown is for the caller to say.
 type Admin struct {
-	opt AdminOptions
-	c   *conn
+	opt    AdminOptions
+	c      *conn
+	broken bool // in an exchange
 }
 
 // Connect reaches the first server of the URIs that answers and binds there. ErrInvalidCredentials when the
@@ -50,6 +52,15 @@ func Connect(ctx context.Context, o AdminOptions) (*Admin, error) {
 	if o.Password == "" || o.DN == "" {
 		return nil, fmt.Errorf("%w: empty name or password", ErrInvalidCredentials)
 	}
+	c, err := o.first(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Admin{opt: o, c: c}, nil
+}
+
+// first connects to the first server of the URIs that answers.
+func (o *AdminOptions) first(ctx context.Context) (*conn, error) {
 	var why joined
 	for _, uri := range o.URIs {
 		ep, err := parseURI(uri)
@@ -58,7 +69,7 @@ func Connect(ctx context.Context, o AdminOptions) (*Admin, error) {
 		}
 		c, err := o.connect(ctx, ep)
 		if err == nil {
-			return &Admin{opt: o, c: c}, nil
+			return c, nil
 		}
 		if !tryElsewhere(err) {
 			return nil, resultError("bind as "+o.DN, err)
@@ -123,13 +134,22 @@ func (a *Admin) exchange(ctx context.Context, what string, write bool, f func(*l
 
 // try sends the request once. For a write a broken connection means that nobody knows whether it was done.
 func (a *Admin) try(ctx context.Context, what string, write bool, f func(*ldap.Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, a.opt.Timeout)
-	defer cancel()
-	if a.c.dead() {
+	if a.broken {
 		return fmt.Errorf("%w: %s: the connection to %s is closed", ErrUnavailable, what, a.c.ep.uri)
 	}
+	if a.c.dead() { // nothing was sent: to begin again is safe for writes, too
+		c, err := a.opt.first(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: the connection to %s is closed: %w", what, a.c.ep.uri, err)
+		}
+		a.c.close()
+		a.c = c
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.opt.Timeout)
+	defer cancel()
 	err := a.c.do(ctx, f)
 	if err != nil && broken(err) {
+		a.broken = true
 		a.c.close()
 		if write {
 			return fmt.Errorf("%w: %s: %w", ErrOutcomeUnknown, what, err)

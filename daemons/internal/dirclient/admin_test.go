@@ -64,6 +64,27 @@ func TestAdminErrors(t *testing.T) {
 	}
 }
 
+// A connection that was closed between two requests is made anew, at the next server if need be.
+func TestAdminConnectsAgain(t *testing.T) {
+	w := newWorld(t)
+	first, second := w.start(t, "127.0.0.1:0"), w.start(t, "127.0.0.1:0")
+	e, err := NewServer{Name: "box2", Role: "box"}.Entry("o=shoal")
+	must(t, err)
+	a, err := w.admin(t, first.uri(), second.uri())
+	must(t, err)
+	first.stop()
+	eventually(t, func() error {
+		if !a.c.dead() {
+			return errors.New("the end of the connection is not seen")
+		}
+		return nil
+	})
+	must(t, a.Add(t.Context(), e))
+	if a.URI() != second.uri() || len(second.log("add")) != 1 || len(first.log("add")) != 0 {
+		t.Errorf("added at %s: the first got %q, the second %q", a.URI(), first.log("add"), second.log("add"))
+	}
+}
+
 func TestAdminFollowsReferrals(t *testing.T) {
 	w := newWorld(t)
 	master, shadow := w.start(t, "127.0.0.1:0"), w.start(t, "127.0.0.1:0")
