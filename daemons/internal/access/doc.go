@@ -4,7 +4,7 @@
 //
 // A rule is a value of shoalAccess of any entry, and is about that entry and what lies under it:
 //
-//	rule    = "{" number [ ";" version ] "}" "to" what 1*( "by" who rights [ "break" ] )
+//	rule    = "{" number [ ";" version ] "}" "to" what 1*( "by" who ( rights [ "break" ] / "break" ) )
 //	what    = "*" / 1*( dn / filter / attrs )
 //	dn      = "dn" [ "." scope ] "=" text           ; without a scope: the entry itself
 //	scope   = "base" / "exact" / "one" / "subtree" / "children"

@@ -350,12 +350,16 @@ func (p *parser) clause(r *Rule) error {
 	if len(c.who) == 0 {
 		return p.fail(t.at, "%.40q names nobody: *, anonymous, users, self, domain, colleagues, administrators, dn=, group= or role=", t.text)
 	}
-	var err error
-	if c.rights, err = p.rights(t); err != nil {
-		return err
-	}
 	end := t.at + len(t.text)
-	if b := p.peek(); b != nil && b.text == "break" {
+	if t.text == "break" { // gives nothing, and goes on
+		c.goesOn = true
+	} else {
+		var err error
+		if c.rights, err = p.rights(t); err != nil {
+			return err
+		}
+	}
+	if b := p.peek(); !c.goesOn && b != nil && b.text == "break" {
 		c.goesOn, end = true, b.at+len(b.text)
 		p.next()
 	}

@@ -25,6 +25,7 @@ func TestRulesAreRead(t *testing.T) {
 		`{10;1}to dn.subtree="ou=domains,o=shoal" attrs=mail,cn,@inetOrgPerson,entry,children by group="cn=a b,o=shoal" write break`,
 		"{5}to\n  filter=\"(&(objectClass=person)(cn=a \\\"b\\\"))\"\n  by self write\n  by dn.children=\"ou=x,o=shoal\" role=* manage",
 		`{5}to dn=o=shoal by role=box,switch read`,
+		`{5}to * by self read break by * break`,
 		`{5}to attrs=userPassword by self =password by anonymous =auth`,
 	} {
 		r, err := l.Parse(text)

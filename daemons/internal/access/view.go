@@ -336,6 +336,26 @@ func (v *View) See(r *dirstore.Reader, f *dirstore.Found) *dirstore.Sight { retu
 // All reports whether it sees every entry.
 func (v *View) All() bool { return v.shape.all }
 
+// Above reports whether a name stands at or above something that a rule shows to the identity by its place: that there is an
+// entry of this name is no news to it.
+func (v *View) Above(norm []byte) bool {
+	for _, p := range v.shape.rules {
+		at := p.holder
+		if p.place != nil {
+			at = p.place.norm
+		}
+		if at == nil || !p.coversEntry() || !under(at, norm) {
+			continue
+		}
+		for _, c := range p.clauses {
+			if c.rights&Read != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Nothing reports whether it sees no entry at all.
 func (v *View) Nothing() bool { return v.shape.nothing }
 

@@ -122,6 +122,11 @@ func (c *cluster) slapdConfig(s server, root, own string) string {
 	p("access to attrs=userPassword")
 	p("  by set=\"user/shoalRole & [vault]\" read")
 	p("  by self =wx by anonymous auth by * none")
+	for _, secret := range [][2]string{{"shoalMigrationSecret", "[box]"}, {"shoalDkimSealedKey", "[switch]"}, {"authPassword,shoalScramKey", "([box] | [switch])"}} {
+		p("access to attrs=%s", secret[0])
+		p("  by set=\"user/shoalRole & [vault]\" read")
+		p("  by set=\"user/shoalRole & %s\" read by * none", secret[1])
+	}
 	p("access to *")
 	p("  by dn.children=%q read", servers)
 	p("  by self read by * none")

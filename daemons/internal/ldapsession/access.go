@@ -107,7 +107,7 @@ func (x *session) startSeen(w *work, r *dirstore.Reader) error {
 		return err
 	}
 	w.plan.Guard(v.See)
-	if !under(x.s.suffix, w.norm) && !under(x.who.norm, w.norm) {
+	if !under(x.s.suffix, w.norm) && !under(x.who.norm, w.norm) && !v.Above(w.norm) {
 		id, err := r.Resolve(w.norm)
 		if err != nil {
 			return missing

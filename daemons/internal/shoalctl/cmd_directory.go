@@ -18,7 +18,7 @@ import (
 
 func (t *tool) cmdDirectory() *cobra.Command {
 	return group("directory", "Look into the directory, change it, and look after its master and shadows",
-		t.cmdDirectorySearch(), t.cmdDirectoryEdit(), t.cmdDirectoryApply(), t.cmdDirectoryExport(),
+		t.cmdDirectorySearch(), t.cmdDirectoryEdit(), t.cmdDirectoryApply(), t.cmdDirectoryExport(), t.cmdDirectoryAccess(),
 		t.cmdDirectoryReplicas(), t.cmdDirectoryPromote(), t.cmdDirectoryBackup(), t.cmdDirectoryRestore())
 }
 

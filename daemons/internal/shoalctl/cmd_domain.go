@@ -24,7 +24,7 @@ func viewDomain(d *dirclient.Domain) domainView {
 
 func (t *tool) cmdDomain() *cobra.Command {
 	return group("domain", "Add, list, show, change and delete mail domains",
-		t.cmdDomainAdd(), t.cmdDomainList(), t.cmdDomainShow(), t.cmdDomainSet(), t.cmdDomainDelete())
+		t.cmdDomainAdd(), t.cmdDomainList(), t.cmdDomainShow(), t.cmdDomainSet(), t.cmdDomainDelete(), t.cmdDomainAdmin())
 }
 
 func (t *tool) cmdDomainAdd() *cobra.Command {

@@ -202,7 +202,7 @@ func (v *vault) openServer(c *Config) error {
 		}
 	}
 	o.Refer, o.Lacks, o.Gate, o.Ready = v.refer, v.lacks, v.gate, v.readyToAnswer
-	o.Extensions = map[string]ldapsession.Extension{ldapwire.OIDLease: v.renewal}
+	o.Extensions = map[string]ldapsession.Extension{ldapwire.OIDLease: v.renewal, access.OID: v.asked}
 	o.Report, o.Forward = v.report, v.forward
 	if v.server, err = ldapsession.New(o); err != nil {
 		return err
