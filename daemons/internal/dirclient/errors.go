@@ -114,7 +114,8 @@ func tryElsewhere(err error) bool {
 		return true
 	}
 	switch le.ResultCode {
-	case ldap.ErrorNetwork, ldap.ErrorUnexpectedResponse, ldap.LDAPResultBusy, ldap.LDAPResultUnavailable:
+	case ldap.ErrorNetwork, ldap.ErrorUnexpectedResponse, ldap.LDAPResultBusy, ldap.LDAPResultUnavailable,
+		ldap.LDAPResultReferral: // a shadow of a part of the directory
 		return true
 	}
 	return false

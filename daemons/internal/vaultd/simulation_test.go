@@ -3,6 +3,7 @@ package vaultd
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -213,7 +214,7 @@ func (s *simulation) check() (twice string) {
 }
 
 func simulate(t *testing.T, seed uint64, vaults int, hasty bool) (s *simulation, twice string) {
-	s = &simulation{t: t, rnd: rand.New(rand.NewPCG(seed, uint64(vaults))), hasty: hasty, vaults: make([]*simVault, 0, vaults)}
+	s = &simulation{t: t, rnd: newRand(seed + uint64(vaults)<<32), hasty: hasty, vaults: make([]*simVault, 0, vaults)}
 	folders := make([]string, vaults)
 	folder, err := os.MkdirTemp("/dev/shm", "shoal-simulation") // in memory: nothing is killed here but in pretence
 	fatal(t, err)
@@ -294,4 +295,11 @@ func TestTwoMastersNeverAcknowledge(t *testing.T) {
 	if t.Logf("found with hasty operators: %d of 40", found); found == 0 {
 		t.Error("the simulation does not find two masters where operators do not wait")
 	}
+}
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
+
+// contextWith is the end of a refresh of a shadow with an agreement.
+func contextWith(csns []string, agreement string) *dirstore.Context {
+	return &dirstore.Context{CSNs: csns, Cookie: []byte("rid=001,csn=" + strings.Join(csns, ";") + ",content=" + base64.RawURLEncoding.EncodeToString([]byte(agreement)))}
 }

@@ -31,9 +31,9 @@ import (
 
 func matchRoot(name string) path.Expression { return path.MatchRoot(name) }
 
-func wholeOnly(s string) error {
-	if s != wholeDirectory {
-		return fmt.Errorf("a shadow is a copy of the whole directory in this version: leave it out, or write %s", wholeDirectory)
+func filterText(s string) error {
+	if len(s) < 3 || len(s) > 4096 || s[0] != '(' || s[len(s)-1] != ')' || strings.Count(s, "(") != strings.Count(s, ")") {
+		return fmt.Errorf("write a filter in parentheses, such as %s", wholeDirectory)
 	}
 	return nil
 }

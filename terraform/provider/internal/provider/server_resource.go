@@ -197,7 +197,7 @@ func newShadow() resource.Resource {
 			"id":                  idAttribute(),
 			"name":                schema.StringAttribute{Required: true, Validators: serverName, PlanModifiers: replaced(), MarkdownDescription: "Name of the shadow's server."},
 			"master":              schema.ListAttribute{Required: true, ElementType: types.StringType, PlanModifiers: []planmodifier.List{listplanmodifier.UseStateForUnknown()}, MarkdownDescription: "URIs of the master, `ldaps://host:port`, for the shadow's `provider`."},
-			"filter":              schema.StringAttribute{Optional: true, Computed: true, Default: stringdefault.StaticString(wholeDirectory), Validators: []validator.String{rule{"a filter that a shadow can have", wholeOnly}}, MarkdownDescription: "What is copied. A shadow is a copy of the whole directory in this version: `" + wholeDirectory + "`."},
+			"filter":              schema.StringAttribute{Optional: true, Computed: true, Default: stringdefault.StaticString(wholeDirectory), Validators: []validator.String{rule{"a filter (RFC 4515)", filterText}}, MarkdownDescription: "Which entries are copied (RFC 4515): `shoalShadowFilter` of the shadow's entry. The configuration and what only gives the tree its form always are. `" + wholeDirectory + "`: everything. A shadow of a part cannot become the master."},
 			"password_wo":         schema.StringAttribute{Optional: true, WriteOnly: true, Sensitive: true, Validators: []validator.String{stringvalidator.LengthBetween(16, 1024), stringvalidator.AlsoRequires(matchRoot("password_wo_version"))}, MarkdownDescription: "Password that the shadow binds with, for one that does not enrol. Never in plan or state."},
 			"password_wo_version": schema.Int64Attribute{Optional: true, MarkdownDescription: "Another number: the password is written again."},
 			"bind_dn":             schema.StringAttribute{Computed: true, PlanModifiers: kept(), MarkdownDescription: "Whom the shadow binds as."},
@@ -217,6 +217,10 @@ const shadowNote = "shadow of "
 
 func (m *shadowModel) entry(ctx context.Context) (kept, fresh shoal.Entry, diags diag.Diagnostics) {
 	kept = shoal.Entry{"description": {shadowNote + strings.Join(strs(ctx, m.Provider, &diags), " ")}}
+	kept["shoalShadowFilter"] = []string{}
+	if f := m.Filter.ValueString(); f != wholeDirectory {
+		kept["shoalShadowFilter"] = []string{f}
+	}
 	return kept, shoal.Entry{"objectClass": {"shoalServer"}, "cn": {m.Name.ValueString()}, "shoalRole": {"vault"}}, diags
 }
 
@@ -224,7 +228,10 @@ func (m *shadowModel) take(ctx context.Context, d *shoal.Directory, e shoal.Entr
 	m.ID, m.BindDN = m.Name, types.StringValue(m.dn(d))
 	masters, _ := strings.CutPrefix(e.First("description"), shadowNote)
 	m.Provider = listOf(ctx, strings.Fields(masters), &diags)
-	m.Password = types.StringNull()
+	m.Password, m.Filter = types.StringNull(), types.StringValue(wholeDirectory)
+	if f := e.First("shoalShadowFilter"); f != "" {
+		m.Filter = types.StringValue(f)
+	}
 	if e.First("shoalRole") != "vault" {
 		diags.AddError("not a shadow", "Server "+m.Name.ValueString()+" is of role "+e.First("shoalRole")+", which gets no copy of the directory.")
 	}
