@@ -63,6 +63,8 @@ func main() { os.Exit(run()) }
 func run() int {
 	suites := []suite{
 		{"lmtp", "LMTP delivery of 4 KB messages, durable: boxd beside Dovecot with Maildir", benchLMTP},
+		{"pop", "POP3 retrieval of 4 KB messages: boxd beside Dovecot with Maildir", benchPOP},
+		{"sieve", "CPU of a Sieve script of 20 rules on a message of 4 KB", benchSieve},
 		{"smtp", "SMTP accept and deliver to one LMTP sink: switchd beside Postfix", benchSMTP},
 		{"ldap", "LDAP equality search: vaultd beside slapd with mdb", benchLDAP},
 		{"lists", "IMAP lists of a large mailbox, per message: boxd beside Dovecot with Maildir", benchLists},

@@ -34,11 +34,11 @@ func writeFile(path, format string, a ...any) error {
 // its defaults.
 type dovecotPeer struct {
 	*tree
-	lmtp, imap string
+	lmtp, imap, pop string
 }
 
 func (b *bench) dovecot() (*dovecotPeer, error) {
-	exe, err := need("dovecot", "dovecot-imapd dovecot-lmtpd")
+	exe, err := need("dovecot", "dovecot-imapd dovecot-lmtpd dovecot-pop3d")
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +58,14 @@ func (b *bench) dovecot() (*dovecotPeer, error) {
 	if p.imap, err = freePort(); err != nil {
 		return nil, err
 	}
+	if p.pop, err = freePort(); err != nil {
+		return nil, err
+	}
 	conf := filepath.Join(dir, "dovecot.conf")
 	err = writeFile(conf, `base_dir = %[1]s/run
 state_dir = %[1]s/run
 log_path = /dev/stderr
-protocols = imap lmtp
+protocols = imap lmtp pop3
 ssl = no
 disable_plaintext_auth = no
 first_valid_uid = 1
@@ -96,17 +99,28 @@ service imap-login {
     port = 0
   }
 }
-`, dir, port(p.lmtp), port(p.imap))
+service pop3-login {
+  inet_listener pop3 {
+    address = 127.0.0.1
+    port = %[4]s
+  }
+  inet_listener pop3s {
+    port = 0
+  }
+}
+`, dir, port(p.lmtp), port(p.imap), port(p.pop))
 	if err != nil {
 		return nil, err
 	}
 	if p.tree, err = b.start("dovecot", exe, "-F", "-c", conf); err != nil {
 		return nil, err
 	}
-	if err := p.waitPort(p.lmtp); err != nil {
-		return nil, err
+	for _, addr := range []string{p.lmtp, p.imap, p.pop} {
+		if err := p.waitPort(addr); err != nil {
+			return nil, err
+		}
 	}
-	return p, p.waitPort(p.imap)
+	return p, nil
 }
 
 // A postfixPeer is Postfix with its defaults, delivering everything to the sink over LMTP.

@@ -27,6 +27,7 @@ type shoalPeer struct {
 	data       string
 	base       int
 	lmtp, imap string
+	pop        string
 	password   string
 	lmtpTLS    *tls.Config // of a switch, for the load on the box
 	sinkTLS    *tls.Config // of a box, for the sink
@@ -59,7 +60,7 @@ func (b *bench) shoal() (*shoalPeer, error) {
 	if err != nil {
 		return nil, err
 	}
-	boxConf, err := edit("box1", "\nimap {\n  allow_plain = true\n  max_connections_per_address = 100000\n  max_connections_per_user = 10000\n}\n")
+	boxConf, err := edit("box1", "\nimap {\n  allow_plain = true\n  max_connections_per_address = 100000\n  max_connections_per_user = 10000\n}\npop {\n  allow_plain = true\n}\n")
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (b *bench) shoal() (*shoalPeer, error) {
 		return nil, err
 	}
 	s.trees = append(s.trees, s.box)
-	s.lmtp, s.imap = listenerOf(boxConf, "lmtp"), listenerOf(boxConf, "imap")
+	s.lmtp, s.imap, s.pop = listenerOf(boxConf, "lmtp"), listenerOf(boxConf, "imap"), listenerOf(boxConf, "pop3")
 	if err := s.box.waitPort(s.imap); err != nil {
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (s *shoalPeer) prepare() error {
 	if _, err := ctl("", "domain", "add", "bench.test"); err != nil {
 		return err
 	}
-	return s.addAccounts(max(50, s.bench.idle))
+	return s.addAccounts(max(50+2*s.bench.sessions, s.bench.idle))
 }
 
 // addAccounts writes the accounts of the load straight into the directory, with a salted SHA-512 of their password: thousands
