@@ -187,7 +187,7 @@ func (r *rig) play(script string) {
 // inbox gives the messages of an account's INBOX.
 func (r *rig) inbox(address string) (texts []string) {
 	r.t.Helper()
-	ctx := r.t.Context()
+	ctx := context.WithoutCancel(r.t.Context())
 	p := people[address]
 	a, err := r.store.Store.Account(ctx, p.Volume, p.ID)
 	if err != nil {

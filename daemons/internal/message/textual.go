@@ -91,7 +91,13 @@ func Textual(r io.ReaderAt, size int64, headerOnly bool) (io.ReaderAt, int64, er
 	if b.err != nil {
 		return nil, 0, b.err
 	}
-	t := &text{src: r}
+	t := b.view(size)
+	return t, t.size, nil
+}
+
+// view is the message of the given size with what was collected.
+func (b *viewBuilder) view(size int64) *text {
+	t := &text{src: b.r}
 	at := int64(0)
 	for _, e := range b.edits {
 		if e.from < at { // Walk goes front to back; parts do not overlap
@@ -102,7 +108,7 @@ func Textual(r io.ReaderAt, size int64, headerOnly bool) (io.ReaderAt, int64, er
 		at = e.to
 	}
 	t.add(piece{from: at, to: size})
-	return t, t.size, nil
+	return t
 }
 
 func (t *text) add(p piece) {

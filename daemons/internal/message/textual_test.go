@@ -126,3 +126,63 @@ func FuzzTextual(f *testing.F) {
 		}
 	})
 }
+
+func TestDowngraded(t *testing.T) {
+	for name, c := range map[string]struct{ in, want string }{
+		"ascii":          {"Subject: x\r\n\r\nbody\r\n", ""},
+		"body":           {"Subject: x\r\n\r\nGrüße\r\n", ""},
+		"no UTF-8":       {"Subject: Gr\xfc\xdfe\r\n\r\nx\r\n", ""},
+		"unstructured":   {"Subject: Grüße\r\n und mehr\r\nX: y\r\n\r\nü", "Subject: =?utf-8?B?R3LDvMOfZSB1bmQgbWVocg==?=\r\nX: y\r\n\r\nü"},
+		"long":           {"Subject: " + strings.Repeat("ü", 40) + "\n\n", "Subject: =?utf-8?B?" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("ü", 22))) + "?=\r\n =?utf-8?B?" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("ü", 18))) + "?=\r\n\n"},
+		"structured":     {"Message-ID: <ü@x>\r\n\r\n", "Message-ID: <?@x>\r\n\r\n"},
+		"addresses":      {"To: ü <a@b>, \"o d\"@x, ü@y, N <z@ü>\r\nCc: ü: a@b;\r\n\r\n", "To: =?utf-8?B?w7w=?= <a@b>,\r\n <\"o d\"@x>,\r\n =?utf-8?B?w7xAeQ==?= <invalid@internationalized.invalid>,\r\n =?utf-8?B?Tg==?= <invalid@internationalized.invalid>\r\nCc: <a@b>\r\n\r\n"},
+		"an empty group": {"To: ü:;\r\n\r\n", "To: undisclosed-recipients:;\r\n\r\n"},
+		"in a part": {"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain; name=\"ü.txt\"\r\n\r\nü\r\n--x--\r\n",
+			"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain; name=\"?.txt\"\r\n\r\nü\r\n--x--\r\n"},
+		"no field": {"ünline\r\nSubject: x\r\n\r\n", "?nline\r\nSubject: x\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, size, err := Downgraded(strings.NewReader(c.in), int64(len(c.in)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.want == "" {
+				c.want = c.in
+			}
+			if got, err := io.ReadAll(io.NewSectionReader(v, 0, size)); err != nil || string(got) != c.want {
+				t.Errorf("got  %q, %v\nwant %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+// FuzzDowngraded: the header of the view has no UTF-8, and its body is the same.
+func FuzzDowngraded(f *testing.F) {
+	for _, s := range []string{"Subject: ü\n\nü", "From: ü: ü@ü, \"\xc3\xbc\"@x;\r\n\r\n", "ü: ü\n ü\n\n", "Content-Type: message/rfc822; x=ü\n\nTo: ü\n\n", "\xff: ü\n\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, size, err := Downgraded(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := io.ReadAll(io.NewSectionReader(v, 0, size))
+		if err != nil || int64(len(out)) != size {
+			t.Fatalf("%d bytes of %d: %v", len(out), size, err)
+		}
+		root, err := Parse(bytes.NewReader(out), size, Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, err := Parse(bytes.NewReader(b), int64(len(b)), Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if root.IsMultipart() || root.Message != nil || stored.IsMultipart() || stored.Message != nil {
+			return
+		}
+		if !bytes.Equal(out[root.BodyOffset:], b[stored.BodyOffset:]) {
+			t.Fatalf("the body is %q, was %q", out[root.BodyOffset:], b[stored.BodyOffset:])
+		}
+	})
+}

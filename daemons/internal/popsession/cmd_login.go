@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"shoal/daemons/internal/authn"
 	"shoal/daemons/internal/mailstore"
@@ -31,6 +32,8 @@ func init() {
 		{"USER", stateAuthorization, cmdUser},
 		{"PASS", stateAuthorization, cmdPass},
 		{"AUTH", stateAuthorization, cmdAuth},
+		{"UTF8", stateAuthorization, cmdUtf8},
+		{"LANG", stateAny, cmdLang},
 		{"STAT", stateTransaction, cmdStat},
 		{"LIST", stateTransaction, cmdList},
 		{"UIDL", stateTransaction, cmdUidl},
@@ -80,8 +83,20 @@ func cmdCapa(s *session, _ context.Context, args string) error {
 			s.line("STLS")
 		}
 	}
-	for _, c := range []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "IMPLEMENTATION Shoal"} {
+	for _, c := range []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "UTF8", "LANG", "IMPLEMENTATION Shoal"} {
 		s.line(c)
+	}
+	lim := s.srv.limits()
+	switch {
+	case lim.RemoveRetrieved:
+		s.line("EXPIRE 0")
+	case lim.ExpireDays > 0:
+		s.line(fmt.Sprintf("EXPIRE %d", lim.ExpireDays))
+	default:
+		s.line("EXPIRE NEVER")
+	}
+	if delay := lim.loginDelay(); delay > 0 {
+		s.line(fmt.Sprintf("LOGIN-DELAY %d", delay/time.Second))
 	}
 	s.line(".")
 	return nil
@@ -110,7 +125,7 @@ func cmdStls(s *session, _ context.Context, args string) error {
 		return errOver
 	}
 	s.use(c)
-	s.name = "" // RFC 2595 §4: nothing that was said before counts
+	s.name, s.utf8 = "", false // RFC 2595 §4: nothing that was said before counts
 	return nil
 }
 
@@ -205,6 +220,11 @@ func (s *session) login(ctx context.Context, grant *authn.Grant, err error) erro
 	if !s.conn.AdmitUser(account.ID) {
 		s.srv.m.logins.WithLabelValues("limit").Inc()
 		return fail(codeTemporary, "Too many connections of this user, try again later")
+	}
+	if !s.srv.came.admit(account.ID, s.srv.clock.Boot(), s.srv.limits().loginDelay()) {
+		s.conn.DismissUser()
+		s.srv.m.logins.WithLabelValues("delay").Inc()
+		return fail(codeDelay, "Your last login is not long enough ago")
 	}
 	drop, err := openMaildrop(ctx, s.srv.opt.Store, account.Volume, account.ID)
 	if err != nil {

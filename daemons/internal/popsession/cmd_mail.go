@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/message"
 )
 
 // cmdStat is STAT of RFC 1939 §5.
@@ -126,13 +127,22 @@ func (s *session) send(ctx context.Context, m mailstore.Message, lines int) erro
 		return s.storeFailure("message cannot be opened", err)
 	}
 	defer file.Close()
+	text, size, err := message.Textual(file, file.Size(), false)
+	if err == nil && !s.utf8 {
+		text, size, err = message.Downgraded(text, size)
+	}
+	if err != nil {
+		return s.storeFailure("message cannot be read", err)
+	}
 	if lines < 0 {
-		s.line(fmt.Sprintf("+OK %d octets", m.Size))
+		s.line(fmt.Sprintf("+OK %d octets", size))
 	} else {
 		s.line("+OK Top of the message follows")
 	}
 	out := stuffer{w: s.w, left: lines}
-	if err := out.copy(io.NewSectionReader(file, 0, file.Size())); err != nil {
+	if b := file.Bytes(); b != nil && text == io.ReaderAt(file) {
+		out.end(out.write(b))
+	} else if err := out.copy(io.NewSectionReader(text, 0, size)); err != nil {
 		s.log().Error("message cannot be read", "uid", m.UID, "message", m.ID(), "error", err)
 		return errOver
 	}
@@ -175,10 +185,12 @@ func cmdQuit(s *session, ctx context.Context, args string) error {
 	in := s.state
 	s.state = stateOver
 	if in == stateTransaction {
+		expired := s.drop.expire(s.srv.limits(), s.srv.clock.Now())
 		if err := s.drop.update(ctx); err != nil {
 			return s.storeFailure("cannot update the INBOX", err)
 		}
 		s.srv.m.removed.Add(float64(s.drop.removed))
+		s.srv.m.expired.Add(float64(expired))
 	}
 	return s.ok("Bye")
 }

@@ -5,8 +5,8 @@
 //	single     = ("+OK" / "-ERR" SP "[" code "]") SP text CRLF
 //	multi-line = single *(line CRLF) "." CRLF          lines that begin with "." get one more
 //
-//	AUTHORIZATION   CAPA STLS USER PASS AUTH QUIT
-//	TRANSACTION     CAPA STAT LIST UIDL RETR TOP DELE RSET NOOP QUIT
+//	AUTHORIZATION   CAPA STLS USER PASS AUTH UTF8 LANG QUIT
+//	TRANSACTION     CAPA LANG STAT LIST UIDL RETR TOP DELE RSET NOOP QUIT
 //
 // What a session promises:
 //
@@ -18,9 +18,16 @@
 //   - Messages that were retrieved whole get \Seen at QUIT, in one commit.
 //   - The unique id of a message is its UIDVALIDITY and UID: the same through IMAP and on every server.
 //   - A password is taken under TLS only, unless Limits.AllowPlain is set.
-//   - Sizes are those of the stored bytes. Where a message has bare LFs they go out as CRLF, since the
-//     protocol has no other line end, and its size is smaller than what is sent.
+//   - What lies in the INBOX for longer than Limits.ExpireDays and was read goes at QUIT, with what the session has deleted: EXPIRE says so.
+//   - Between two logins of an account at this server lies Limits.LoginDelay, counted from logins that succeeded and told only to who has
+//     the right password: LOGIN-DELAY says so. Other servers do not know of these logins.
+//   - What goes out is lines of text without NUL: a message of BODY=BINARYMIME goes out with its binary parts in base64 (message.Textual).
+//     To a client that has not said UTF8, headers go out in ASCII (message.Downgraded).
+//   - A size in LIST and STAT is that of the stored message, which is what RETR sends but for three kinds of messages, whose size in
+//     RETR's own answer is right: binary ones, those with UTF-8 in the header, and those with bare LFs, which go out as CRLF, since the
+//     protocol has no other line end. (Adopted mail whose files have bare LFs is counted with CRLF by the store.)
 //
-// Left out on purpose: APOP (needs the password itself), UTF8 and LANG of RFC 6856 (UTF8 is not whole
-// without downgrading for the others), and folders other than INBOX.
+// Left out on purpose: APOP (the server would have to keep the password itself, where a hash of it is enough for everything else, and MD5
+// protects nothing that TLS does not), the argument USER of UTF8's capability (names are compared as addresses are; passwords as they are
+// typed, not after SASLprep), and folders other than INBOX.
 package popsession

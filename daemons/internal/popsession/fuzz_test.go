@@ -28,23 +28,28 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzSession: whatever a client sends, before the login or behind it, every answer is made of whole
-// lines, the session ends when the client closes its side, and only QUIT deletes.
+// prefixes bring a session into each of its states.
+var prefixes = []string{"", "USER alice\r\nPASS secret word\r\n", "USER alice\r\n", "AUTH PLAIN\r\n",
+	"USER alice\r\nPASS secret word\r\nDELE 2\r\nRETR 1\r\n", "UTF8\r\nAUTH PLAIN AGFsaWNlAHNlY3JldCB3b3Jk\r\n"}
+
+// FuzzSession: whatever a client sends, before the login or behind it, amid USER and PASS, amid a SASL exchange, with a message marked
+// as deleted, with UTF8, every answer is made of whole lines, the session ends when the client closes its side, and only QUIT deletes.
 func FuzzSession(f *testing.F) {
 	for _, s := range []string{
 		"CAPA\r\nUSER a\r\nPASS b\r\nQUIT\r\n", "AUTH PLAIN\r\n*\r\nAUTH LOGIN YQ==\r\nYg==\r\n", "LIST\r\nUIDL 1\r\nTOP 1 1\r\nRETR 2\r\nDELE 1\r\nRSET\r\n",
-		"STAT\nNOOP\n\n \r\nLIST  1\r\nTOP 1 \r\n\x00\r\n\r\r\n", "DELE 3\r\nDELE 3\r\nRETR 3\r\n", "STLS\r\nX\r\n",
+		"UTF8\r\nLANG\r\nLANG *\r\nTOP 4 0\r\nRETR 4\r\n", "STAT\nNOOP\n\n \r\nLIST  1\r\nTOP 1 \r\n\x00\r\n\r\r\n", "DELE 3\r\nDELE 3\r\nRETR 3\r\n", "STLS\r\nX\r\n",
 	} {
-		f.Add([]byte(s), true)
-		f.Add([]byte(s), false)
+		for state := range uint8(6) {
+			f.Add([]byte(s), state)
+		}
 	}
 	r := newRig(f, func(o *Options) {
 		o.Limits.AllowPlain = true
 		o.Limits.BadCommands = 100
 		o.TLS = nil
 	})
-	r.deliver("alice", mails...)
-	f.Fuzz(func(t *testing.T, input []byte, loggedIn bool) {
+	r.deliver("alice", append(mails, "Subject: ü\r\n\r\n\x00")...)
+	f.Fuzz(func(t *testing.T, input []byte, state uint8) {
 		if strings.Contains(strings.ToUpper(string(input)), "QUIT") {
 			return
 		}
@@ -54,9 +59,7 @@ func FuzzSession(f *testing.F) {
 		}
 		defer conn.Close()
 		go func() {
-			if loggedIn {
-				input = append([]byte("USER alice\r\nPASS secret word\r\n"), input...)
-			}
+			input = append([]byte(prefixes[int(state)%len(prefixes)]), input...)
 			_, _ = conn.Write(input)
 			_ = conn.(*net.TCPConn).CloseWrite()
 		}()
@@ -73,7 +76,7 @@ func FuzzSession(f *testing.F) {
 		if n := r.value("shoal_pop_panics_total"); n != 0 {
 			t.Fatal("a panic")
 		}
-		if got := r.state("alice"); got != "1 2 3" {
+		if got := r.state("alice"); got != "1 2 3 4" {
 			t.Fatalf("the INBOX has %q", got)
 		}
 	})

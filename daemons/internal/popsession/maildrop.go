@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"shoal/daemons/internal/mailstore"
 )
@@ -60,6 +61,26 @@ func (d *maildrop) reset() {
 	d.deleted, d.count, d.size = nil, d.state.Len(), d.state.Bytes()
 }
 
+// expire marks what RemoveRetrieved or ExpireDays removes: what this session has retrieved, or what was read at any time and lies here for
+// so many days or longer. It returns how many messages that are.
+func (d *maildrop) expire(lim *Limits, now time.Time) (n int) {
+	if lim.ExpireDays <= 0 && !lim.RemoveRetrieved {
+		return 0
+	}
+	before := now.AddDate(0, 0, -lim.ExpireDays)
+	for _, m := range d.state.All() {
+		due := d.seen.Contains(m.UID)
+		if !lim.RemoveRetrieved {
+			due = (due || m.Flags&mailstore.FlagSeen != 0) && !m.SaveDate().After(before)
+		}
+		if due && !d.deleted.Contains(m.UID) {
+			d.mark(m)
+			n++
+		}
+	}
+	return n
+}
+
 // update commits what the session has marked: the UPDATE state of RFC 1939 §6.
 func (d *maildrop) update(ctx context.Context) error {
 	if d.deleted.Len() > 0 {
@@ -101,16 +122,21 @@ func (s *stuffer) copy(r io.Reader) error {
 	for {
 		n, err := r.Read(buf)
 		if done := s.write(buf[:n]); done || err == io.EOF {
-			if s.length > 0 {
-				s.endLine()
-			}
-			_, _ = s.w.WriteString(".\r\n")
+			s.end(done)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// end writes the final dot. done: what was wanted is out, and ends with a line.
+func (s *stuffer) end(done bool) {
+	if s.length > 0 && !done {
+		s.endLine()
+	}
+	_, _ = s.w.WriteString(".\r\n")
 }
 
 // write writes a piece, and reports whether all that is wanted is out.

@@ -56,6 +56,14 @@ type Limits struct {
 	MaxPerAddress int `hcl:"max_connections_per_address,optional" default:"200" min:"1" max:"10000000"`
 	// MaxPerUser bounds the POP3 connections that are logged in to one account.
 	MaxPerUser int `hcl:"max_connections_per_user,optional" default:"20" min:"1" max:"1000000"`
+	// LoginDelay is what must lie between two logins of an account at this server, in whole seconds (LOGIN-DELAY, RFC 2449 §6.5); 0:
+	// nothing.
+	LoginDelay time.Duration `hcl:"login_delay,optional" default:"0s" min:"0s" max:"24h"`
+	// ExpireDays is after how many days in the INBOX a message that was read is removed, at the end of a session with QUIT (EXPIRE, RFC
+	// 2449 §6.7); 0: never.
+	ExpireDays int `hcl:"expire_days,optional" default:"0" min:"0" max:"36500"`
+	// RemoveRetrieved removes at QUIT what the session has retrieved: EXPIRE 0.
+	RemoveRetrieved bool `hcl:"remove_retrieved,optional" default:"false"`
 	// LineLimit bounds a command line; RFC 2449 §4 asks for 255 bytes.
 	LineLimit conf.Size `hcl:"line_limit,optional" default:"1 KiB" min:"256 B" max:"64 KiB"`
 	// SASLLimit bounds a line of a SASL exchange; RFC 5034 §4 asks for 12,288 bytes.
@@ -67,4 +75,9 @@ func DefaultLimits() Limits {
 	var l Limits
 	conf.SetDefaults(&l)
 	return l
+}
+
+// loginDelay is LoginDelay in whole seconds, which is how it is announced.
+func (l *Limits) loginDelay() time.Duration {
+	return (l.LoginDelay + time.Second - 1).Truncate(time.Second)
 }

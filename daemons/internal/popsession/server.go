@@ -20,6 +20,7 @@ type Server struct {
 	m     *metrics
 	sasl  *sasl.Server
 	lim   atomic.Pointer[Limits]
+	came  arrivals
 }
 
 // New makes a server. It does nothing until Serve is called.

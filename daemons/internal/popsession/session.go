@@ -45,6 +45,7 @@ type session struct {
 	commands int           // before the login
 	bad      int           // in a row
 	fails    int           // refused logins
+	utf8     bool          // the client takes UTF-8 in headers
 	revoked  atomic.Bool   // the login is worth nothing any more
 
 	user    *dirclient.Account
@@ -73,9 +74,10 @@ func fail(code, text string) error { return &failure{code, text} }
 
 // Response codes.
 const (
-	codeAuth      = "AUTH"     // RFC 3206 §4: the credentials, or the account
-	codeTemporary = "SYS/TEMP" // RFC 3206 §4: try again later
-	codePermanent = "SYS/PERM" // RFC 3206 §4: somebody must mend it
+	codeAuth      = "AUTH"        // RFC 3206 §4: the credentials, or the account
+	codeTemporary = "SYS/TEMP"    // RFC 3206 §4: try again later
+	codePermanent = "SYS/PERM"    // RFC 3206 §4: somebody must mend it
+	codeDelay     = "LOGIN-DELAY" // RFC 2449 §8.1.1
 )
 
 func (s *session) log() *slog.Logger {
