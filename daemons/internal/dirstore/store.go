@@ -118,7 +118,7 @@ type Store struct {
 	readers      sync.Pool
 	loading      atomic.Bool
 	frozen       atomic.Bool    // updates are refused: the content is being replaced
-	fenced   atomic.Bool // see Fence
+	fenced       atomic.Bool    // see Fence
 	retired      sync.WaitGroup // databases that were replaced and still have readers
 	selections   selectionCache
 	objectClass  *dirschema.AttributeType

@@ -51,7 +51,7 @@ type syncing struct {
 	view    dirstore.View
 	who     *identity
 	seeing  dirstore.Seeing // nil: everything
-	part    *part // nil: the whole directory
+	part    *part           // nil: the whole directory
 
 	r       *dirstore.Reader // nil between chunks
 	out     []byte

@@ -172,7 +172,7 @@ func TestControlOfDirectory(t *testing.T) {
 	if code, out := ask("GET", "/v1/directory/verify", nil); code != 200 || !strings.Contains(out, `"damage":0`) || !strings.Contains(out, `"done":true`) {
 		t.Errorf("verify: %d %s", code, out)
 	}
-	if left, err := os.ReadDir(filepath.Join(d.dir, "db")); err != nil || len(left) != 2 { // the database and the reign
+	if left, err := os.ReadDir(filepath.Join(d.dir, "db")); err != nil || len(left) != 3 { // the database, its log and the reign
 		t.Errorf("in the folder: %v, %v", left, err)
 	}
 	if code, out := ask("POST", "/v1/directory/vote", append([]byte(`{"epoch": 1, "master": "`), bytes.Repeat([]byte("x"), 2<<20)...)); code != 400 || !strings.Contains(out, "too large") {
