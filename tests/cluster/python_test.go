@@ -53,6 +53,15 @@ func letters() []string {
 	}
 }
 
+// headersInASCII gives the same letters as a POP3 client gets them that does not say UTF8 (RFC 6856 §2).
+func headersInASCII(letters []string) []string {
+	var out []string
+	for _, l := range letters {
+		out = append(out, strings.Replace(l, "Subject: Grüße aus Köln\r\n", "Subject: =?utf-8?B?R3LDvMOfZSBhdXMgS8O2bG4=?=\r\n", 1))
+	}
+	return out
+}
+
 // deposit appends messages to a mailbox, which is made if it is not there.
 func (s *service) deposit(t *testing.T, u user, mailbox string, messages []string) {
 	t.Helper()
@@ -132,7 +141,7 @@ func TestPythonImaplib(t *testing.T) {
 	s.holds(t, u, "INBOX", all[:1])
 }
 
-// Python's poplib through the balancer: STLS, TLS, UIDL, TOP, RETR byte for byte, DELE.
+// Python's poplib through the balancer: STLS, TLS, UIDL, TOP, UTF8, RETR byte for byte, DELE.
 func TestPythonPoplib(t *testing.T) {
 	s := shared(t)
 	u := s.newAccount(t)

@@ -58,6 +58,8 @@ type Conn struct {
 	Remote  string               // the client's address
 	TLS     *tls.ConnectionState // nil: no TLS. Channel bindings (RFC 5929, RFC 9266) come from it
 	Plain   bool                 // secrets may be sent without TLS: a setting, for networks that nobody listens to
+	// Unbound: mechanisms with channel binding are not announced. Who knows of them may begin one all the same.
+	Unbound bool
 
 	binding scram.Binding // of TLS; nil: not worked out yet
 }
@@ -75,6 +77,7 @@ type Mechanism struct {
 	Name        string // upper case
 	ServerFirst bool   // the server speaks first (LOGIN); others may have an initial response
 	Clear       bool   // sends a secret that must be protected by the connection
+	Bound       bool   // is bound to the TLS connection
 	// Offered says whether a connection is offered the mechanism, beyond Clear; nil: it is.
 	Offered func(*Conn) bool
 	// Begin begins an exchange.
@@ -119,7 +122,7 @@ func (s *Server) Add(m ...Mechanism) { s.mechanisms = append(s.mechanisms, m...)
 func (s *Server) Names(c *Conn) []string {
 	var names []string
 	for i := range s.mechanisms {
-		if m := &s.mechanisms[i]; m.offered(c) {
+		if m := &s.mechanisms[i]; m.offered(c) && !(m.Bound && c.Unbound) {
 			names = append(names, m.Name)
 		}
 	}

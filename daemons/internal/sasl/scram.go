@@ -33,11 +33,11 @@ func scramMechanisms(auth Authenticator) []Mechanism {
 	for _, name := range scram.Mechanisms(true, scram.SHA256, scram.SHA1) {
 		h, plus := scram.ByName(name)
 		list = append(list, Mechanism{
-			Name: name, Clear: true,
+			Name: name, Clear: true, Bound: plus,
 			Offered: func(c *Conn) bool {
 				return a.ScramOffered(h, c.host()) && (!plus || len(s.binding(c)) > 0)
 			},
-			Begin: func(c *Conn) Exchange { return &scramExchange{s: s, conn: c, name: name, hash: h} },
+			Begin: func(c *Conn) Exchange { return &scramExchange{s: s, conn: c, name: name, hash: h, plus: plus} },
 		})
 	}
 	return list
@@ -84,6 +84,7 @@ type scramExchange struct {
 	conn     *Conn
 	name     string
 	hash     *scram.Hash
+	plus     bool
 	server   *scram.Server
 	verifier *authn.ScramVerifier
 }
@@ -115,7 +116,11 @@ func (x *scramExchange) Next(ctx context.Context, response []byte) (Step, error)
 func (x *scramExchange) from() authn.From { return x.conn.From(x.name) }
 
 func (x *scramExchange) begin(ctx context.Context, response []byte) (Step, error) {
-	server, err := scram.NewServer(x.name, x.s.binding(x.conn), func(name, authzid string) (scram.Verifier, error) {
+	binding := x.s.binding(x.conn)
+	if x.conn.Unbound && !x.plus {
+		binding = nil // a client that says "I could have, had you offered it" is right
+	}
+	server, err := scram.NewServer(x.name, binding, func(name, authzid string) (scram.Verifier, error) {
 		if authzid != "" && !strings.EqualFold(authzid, name) {
 			return scram.Verifier{}, ErrAuthorization
 		}

@@ -207,6 +207,17 @@ func TestDowngradeIsRefused(t *testing.T) {
 	if names := s.Names(unbound); slices.Contains(names, "SCRAM-SHA-256-PLUS") || !slices.Contains(names, "SCRAM-SHA-256") {
 		t.Errorf("offered without TLS: %v", names)
 	}
+	quiet := *bound
+	quiet.Unbound = true
+	if names := s.Names(&quiet); slices.Contains(names, "SCRAM-SHA-256-PLUS") || !slices.Contains(names, "SCRAM-SHA-256") {
+		t.Errorf("announced without channel binding: %v", names)
+	}
+	if err := run(&quiet, "y,,n=alice@example.test,r=abc"); !errors.Is(err, ErrCancelled) {
+		t.Errorf("y, where it is not announced: %v", err)
+	}
+	if _, _, err := s.Begin("SCRAM-SHA-256-PLUS", &quiet); err != nil {
+		t.Errorf("not announced, and asked for: %v", err)
+	}
 	if err := run(&Conn{}, "n,,n=alice@example.test,r=abc"); !errors.Is(err, ErrNeedTLS) {
 		t.Errorf("without TLS: %v", err)
 	}

@@ -17,7 +17,7 @@ const loginTimeout = 60 * time.Second
 
 // saslConn is what a login has to know of the connection.
 func (s *session) saslConn() *sasl.Conn {
-	return &sasl.Conn{Service: authn.ServiceSMTP, Remote: s.remote(), TLS: s.c.TLS()}
+	return &sasl.Conn{Service: authn.ServiceSMTP, Remote: s.remote(), TLS: s.c.TLS(), Unbound: !s.s.o.Limits.ChannelBinding}
 }
 
 func (s *session) AuthMechanisms() []string {

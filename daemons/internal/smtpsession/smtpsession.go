@@ -103,6 +103,9 @@ type Limits struct {
 	// to its end since MAIL.
 	ReadTimeout        time.Duration `hcl:"read_timeout,optional" default:"5m" min:"100ms" max:"1h"`
 	TransactionTimeout time.Duration `hcl:"transaction_timeout,optional" default:"30m" min:"100ms" max:"24h"`
+	// ChannelBinding announces SCRAM bound to the TLS connection to submitters. Without it who asks for it gets it all the same.
+	// Mutt with GNU SASL takes it when it is announced, has no binding to give, and does not fall back: it could not send.
+	ChannelBinding bool `hcl:"channel_binding,optional" default:"false"`
 }
 
 // DefaultLimits are the defaults of Limits.

@@ -11,6 +11,9 @@ import sys
 
 job = json.load(sys.stdin)
 messages = [m.encode("latin-1") for m in job["messages"]]
+# To a client that does not say UTF8 headers go out in ASCII (RFC 6856, RFC 6858).
+shown = [m.replace("Grüße aus Köln".encode(), b"=?utf-8?B?R3LDvMOfZSBhdXMgS8O2bG4=?=") for m in messages]
+assert shown != messages
 context = ssl.create_default_context(cafile=job["ca"])
 
 
@@ -43,6 +46,15 @@ p.pass_(job["password"])
 assert p.stat() == (len(messages), sum(map(len, messages))), p.stat()
 uids = [line.split()[1] for line in p.uidl()[1]]
 assert len(set(uids)) == len(messages)
+for number, message in enumerate(shown, 1):
+    assert text(p.retr(number)) == message, number
+p.quit()
+
+# With UTF8: byte for byte what was stored.
+p = poplib.POP3_SSL(job["host"], job["pop3s"], context=context)
+p.utf8()
+p.user(job["user"])
+p.pass_(job["password"])
 for number, message in enumerate(messages, 1):
     assert text(p.retr(number)) == message, number
 p.quit()
