@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"shoal/daemons/internal/ldapwire"
 )
@@ -34,7 +35,11 @@ func (l *Load) Replace(c *Context) error {
 		}
 		return fmt.Errorf("bulk load: %w", err)
 	}
-	if err := l.inner.Do("", c); err != nil {
+	last := *c
+	if have := l.s.ContextCSN(); len(have) > 0 {
+		last.replaced = max(slices.Max(have), l.s.replacedUpTo())
+	}
+	if err := l.inner.Do("", &last); err != nil {
 		return fail(err)
 	}
 	l.inner.stopBuild()
@@ -58,6 +63,16 @@ func (l *Load) Replace(c *Context) error {
 		l.s.opt.Log.Warn("directory: what is left of a bulk load is removed at the next start", "error", err)
 	}
 	return nil
+}
+
+// replacedUpTo is what keyReplaced says.
+func (s *Store) replacedUpTo() csn {
+	r, err := s.Read()
+	if err != nil {
+		return "" // and nothing can be written either
+	}
+	defer r.Close()
+	return r.Replaced()
 }
 
 // replace is the part of Replace that the writer does.

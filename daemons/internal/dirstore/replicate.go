@@ -271,6 +271,8 @@ type Context struct {
 	// Refresh says whether a refresh begins or ends here: in between, changes come in another order
 	// than they were made in, and the log is of no use for those who were away (LogCovers).
 	Refresh RefreshStep
+
+	replaced csn // of Load.Replace: the newest CSN of the content that goes
 }
 
 // RefreshStep is where in a refresh of a replica an operation stands.
@@ -320,6 +322,11 @@ func (op *Context) apply(w *writing) error {
 		}
 	}
 	w.changed = true
+	if op.replaced != "" {
+		if err := w.meta.Put(keyReplaced, []byte(op.replaced)); err != nil {
+			return err
+		}
+	}
 	if op.Cookie == nil {
 		return nil
 	}

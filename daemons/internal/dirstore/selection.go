@@ -270,6 +270,10 @@ func (r *Reader) contextCSNs() []csn {
 // ContextCSN are the CSNs of the newest change that this Reader sees.
 func (r *Reader) ContextCSN() []string { return r.contextCSNs() }
 
+// Replaced is the newest CSN that the directory had when its content was last replaced as a whole, "" if it never was. Who knows a
+// state up to it may know entries that are gone, and later versions of those that are there.
+func (r *Reader) Replaced() string { return string(r.tx.Bucket(bucketMeta).Get(keyReplaced)) }
+
 // Detached makes an entry that is not in the database, to be searched and returned like one: the root
 // DSE and the subschema subentry. dn is its name in string form.
 func (s *Store) Detached(dn string, list []ldapwire.Attribute) (*Found, error) {

@@ -47,6 +47,7 @@ var (
 	keyIndexes    = []byte("indexes")
 	keyCookie     = []byte("cookie")
 	keyDropped    = []byte("droppedindexes")
+	keyReplaced   = []byte("replaced") // newest CSN that was ever known when the content was replaced
 )
 
 // Options of a store. Path, Suffix, Schema, Clock and Log are required.

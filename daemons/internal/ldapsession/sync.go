@@ -251,16 +251,23 @@ func (s *syncing) choose() (p phase, at uint64, err error) {
 		return wholePhase, 0, nil
 	}
 	context := s.r.ContextCSN()
+	strange := ""
 	for _, c := range s.cookie.CSNs {
-		if c <= csnOf(context, dirstore.CSNServer(c)) {
-			continue
+		if c > csnOf(context, dirstore.CSNServer(c)) {
+			// The client has seen what never was, as far as this directory goes: an older state of it was
+			// restored, or it is another one.
+			strange = "the cookie is from the future of this directory"
 		}
-		// The client has seen what never was, as far as this directory goes: an older state of it was
-		// restored, or it is another one.
-		if s.request.ReloadHint {
-			return wholePhase, 0, nil
-		}
-		return 0, 0, ldapwire.Errorf(ldapwire.SyncRefreshRequired, "the cookie is from the future of this directory")
+	}
+	if strange == "" && slices.Max(s.cookie.CSNs) <= s.r.Replaced() {
+		strange = "the content of this directory was replaced since the time of the cookie"
+	}
+	switch {
+	case strange == "":
+	case s.request.ReloadHint:
+		return wholePhase, 0, nil
+	default:
+		return 0, 0, ldapwire.Errorf(ldapwire.SyncRefreshRequired, "%s", strange)
 	}
 	if !s.whole {
 		return wholePhase, 0, nil // what moved into the scope with what lies above it has an old CSN

@@ -1,6 +1,7 @@
 package ldapsession
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"strings"
@@ -193,6 +194,49 @@ func TestMessageIDAgain(t *testing.T) {
 				t.Fatal(got)
 			}
 		}
+	}
+}
+
+// An older state is put in the place of the content, and changed: its contextCSN is above all cookies that were ever given, yet who has one
+// from before must begin anew, for it may know what is gone.
+func TestCookieFromBeforeAReplacement(t *testing.T) {
+	f := start(t, replicas)
+	change := func(title string) {
+		t.Helper()
+		mod := ldap.NewModifyRequest("uid=alice,ou=people,o=shoal", nil)
+		mod.Replace("title", []string{title})
+		if err := f.root(t).Modify(mod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync := func(cookie string) string {
+		t.Helper()
+		x := f.follower(t, "cn=box1,o=shoal", "boxpass")
+		x.sync(ldapwire.SyncRequest{Cookie: []byte(cookie)}, "o=shoal", "title")
+		got, _ := x.line(x.next())
+		return got
+	}
+	now := func() string { return "csn=" + f.store.ContextCSN()[0] }
+	older := now()
+	var backup bytes.Buffer
+	if _, err := f.store.Export(t.Context(), &backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	change("lost")
+	newer := now()
+	if _, err := f.store.Import(t.Context(), "cn=admin,o=shoal", &backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	change("after")
+	for _, cookie := range []string{older, newer} {
+		if got := sync(cookie); got != ldapwire.SyncRefreshRequired.String() {
+			t.Errorf("with %s: %s", cookie, got)
+		}
+	}
+	cookie := now()
+	change("later")
+	if got := sync(cookie); got != "uid=alice,ou=people,o=shoal 2 title" && !strings.HasPrefix(got, "info a3") {
+		t.Errorf("with a cookie of the new content: %s", got)
 	}
 }
 
