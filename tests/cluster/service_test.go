@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) (int, error) {
-	for _, tool := range []string{"haproxy", "swaks", "curl", "mbsync", "git", "ldapsearch", "mutt", "script", "offlineimap", "fetchmail", "mpop", "python3", "strace", "dovecot", "slapd"} {
+	for _, tool := range []string{"haproxy", "swaks", "curl", "mbsync", "git", "ldapsearch", "mutt", "script", "offlineimap", "fetchmail", "mpop", "gsasl", "msmtp", "python3", "strace", "dovecot", "slapd"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if _, err := os.Stat("/usr/sbin/" + tool); err != nil {
 				return 1, fmt.Errorf("%s is not installed, and the tests need it: run make install-deps", tool)

@@ -40,7 +40,8 @@ type ScramHost struct {
 }
 
 const (
-	scramFresh = 30 * time.Second // how long an answer about completeness is good
+	scramFresh = 30 * time.Second // how long it is good that accounts are complete
+	scramRetry = 5 * time.Second  // and how long that they are not
 	scramWait  = 2 * time.Second  // how long a connection waits for the first one
 )
 
@@ -113,7 +114,7 @@ func (a *authenticator) isComplete(domain string) bool {
 		c.domains[domain] = d
 	}
 	now := a.clock.Boot()
-	if d.asking == nil && (first || now-d.at >= scramFresh) {
+	if d.asking == nil && (first || now-d.at >= scramFresh || !d.yes && now-d.at >= scramRetry) {
 		d.asking = make(chan struct{})
 		go a.askComplete(domain, d)
 	}

@@ -92,10 +92,11 @@ drain {
 func (l Layout) publicTLSBlock() string {
 	return fmt.Sprintf(`
 public_tls {
-  cert_file = %s
-  key_file  = %s
+  cert_file      = %s
+  key_file       = %s
+  client_ca_file = %s
 }
-`, quote(l.cert(publicName)), quote(l.key(publicName)))
+`, quote(l.cert(publicName)), quote(l.key(publicName)), quote(l.CAFile()))
 }
 
 // directoryBlock names the balancer, which leads to any vault; before it the servers that are to be asked first.
