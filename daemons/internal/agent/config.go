@@ -85,6 +85,9 @@ type Enrolment struct {
 	Advertise []string `hcl:"advertise" conf:"ldapuri" example:"ldaps://vault1.example.net:636"`
 	// Validity is the life of certificates. Servers renew when a third of it is left.
 	Validity time.Duration `hcl:"validity,optional" default:"2160h" min:"1m" max:"87600h"`
+	// AnsweredFile remembers, in hashes, who was answered: a server that did not get the answer asks again with the same
+	// token and key. Without it a restart of the agent in between forgets.
+	AnsweredFile string `hcl:"answered_file,optional" conf:"path" default:""`
 }
 
 // Common gives the shared blocks to the kit.

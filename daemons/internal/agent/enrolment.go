@@ -59,7 +59,7 @@ func newAuthority(env *kit.Env, c *Config) (*authority, error) {
 	config.NextProtos = []string{"h2", "http/1.1"}
 	a.l = tls.NewListener(n, config)
 	handler := enrol.NewAuthority(enrol.Options{
-		CA: a.ca, Connect: a.connect, Suffix: e.Directory.Suffix, URIs: e.Advertise, Validity: e.Validity,
+		CA: a.ca, Connect: a.connect, Suffix: e.Directory.Suffix, URIs: e.Advertise, Validity: e.Validity, Answered: e.AnsweredFile,
 		Now: env.Clock.Now, Log: env.Log, Metrics: env.Metrics,
 	}).Handler()
 	a.server = &http.Server{

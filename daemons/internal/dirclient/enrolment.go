@@ -58,6 +58,14 @@ func (a *Admin) SpendEnrolToken(ctx context.Context, name, token, password strin
 	return a.takeTokens(ctx, name, Change{OpDelete, attrEnrolToken, []string{token}}, Change{OpReplace, attrPassword, []string{password}})
 }
 
+// SetServerPassword gives a server another password for its entry.
+func (a *Admin) SetServerPassword(ctx context.Context, name, password string) error {
+	if err := errors.Join(CheckServerName(name), CheckPassword(password)); err != nil {
+		return err
+	}
+	return a.Modify(ctx, ServerDN(a.opt.Suffix, name), Change{OpReplace, attrPassword, []string{password}})
+}
+
 func (a *Admin) takeTokens(ctx context.Context, name string, changes ...Change) error {
 	dn := ServerDN(a.opt.Suffix, name)
 	req := ldap.NewModifyRequest(dn, nil)

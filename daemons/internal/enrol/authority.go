@@ -25,16 +25,18 @@ import (
 type Directory interface {
 	Enrolments(ctx context.Context, name string, each func(dirclient.Enrolment) error) error
 	SpendEnrolToken(ctx context.Context, name, token, password string) error
+	SetServerPassword(ctx context.Context, name, password string) error
 	Close() error
 }
 
-// Options of an Authority; all are required, but for Metrics.
+// Options of an Authority; all are required, but for Answered and Metrics.
 type Options struct {
 	CA       func() (*pki.CA, error)                      // read anew for each certificate
 	Connect  func(ctx context.Context) (Directory, error) // as an identity of shoalRole enrol
 	Suffix   string                                       // of the directory
 	URIs     []string                                     // directory servers that enrolled servers are told
 	Validity time.Duration                                // of certificates
+	Answered string                                       // file of those who were answered; "": kept in memory
 	Now      func() time.Time
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
@@ -45,6 +47,7 @@ type Authority struct {
 	opt   Options
 	done  *prometheus.CounterVec
 	slots chan struct{}
+	past  answered
 }
 
 // atOnce bounds the requests that are worked on; more wait.
@@ -52,7 +55,7 @@ const atOnce = 8
 
 // NewAuthority makes an Authority.
 func NewAuthority(o Options) *Authority {
-	a := &Authority{opt: o, slots: make(chan struct{}, atOnce), done: prometheus.NewCounterVec(prometheus.CounterOpts{
+	a := &Authority{opt: o, past: answered{path: o.Answered, now: o.Now}, slots: make(chan struct{}, atOnce), done: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "shoal_agent_enrolments_total", Help: "Requests of servers for a certificate, by kind (enrol, renew) and result (ok, refused, failed).",
 	}, []string{"kind", "result"})}
 	if o.Metrics != nil {
@@ -168,9 +171,21 @@ func (a *Authority) enrol(r *http.Request, in *request) (*answer, error) {
 	if entry == nil || entry.Role != in.Role { // whoever has no token is not told which
 		return nil, refuse(http.StatusForbidden, "%w", ErrBadToken)
 	}
+	key, err := keyHash(public)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "%w", err)
+	}
 	stored, token, err := find(entry.Tokens, in.Token, in.Role, a.opt.Now())
 	if err != nil {
-		return nil, refuse(http.StatusForbidden, "%w", err)
+		// It may be spent, and the answer lost.
+		before, again, failed := a.past.again(in.Name, in.Token, in.Role, key)
+		switch {
+		case failed != nil:
+			return nil, failed
+		case !again:
+			return nil, refuse(http.StatusForbidden, "%w", err)
+		}
+		stored, token = "", before
 	}
 	// Everything that can fail comes before the token is spent.
 	out, err := a.issue(public, pki.Request{Role: in.Role, Name: in.Name, Hosts: token.Hosts})
@@ -179,7 +194,12 @@ func (a *Authority) enrol(r *http.Request, in *request) (*answer, error) {
 	}
 	out.BindDN, out.Suffix, out.Directory = dirclient.ServerDN(a.opt.Suffix, in.Name), a.opt.Suffix, a.opt.URIs
 	out.Password = rand.Text() + rand.Text() // 260 bits
-	err = d.SpendEnrolToken(r.Context(), in.Name, stored, out.Password)
+	if stored == "" {
+		return out, d.SetServerPassword(r.Context(), in.Name, out.Password)
+	}
+	err = a.past.spend(in.Name, token, key, func() error {
+		return d.SpendEnrolToken(r.Context(), in.Name, stored, out.Password)
+	})
 	if errors.Is(err, dirclient.ErrNoSuchToken) || errors.Is(err, dirclient.ErrNoSuchEntry) {
 		return nil, refuse(http.StatusForbidden, "%w", ErrBadToken)
 	}

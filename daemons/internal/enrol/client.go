@@ -91,7 +91,8 @@ type Request struct {
 }
 
 // Enrol makes a key, shows the token, and writes certificate, key, CA, password and state into the folder. The key is
-// written before the token is shown: when the answer is lost the token is spent, and a new one is needed.
+// written before the token is shown, and kept when it is not known what the authority did: the next Enrol shows the same
+// token for the same key, and is answered again if the answer was lost.
 func Enrol(ctx context.Context, f Folder, r Request) (*State, error) {
 	fingerprint, err := cleanFingerprint(r.Fingerprint)
 	if err != nil {
@@ -108,23 +109,21 @@ func Enrol(ctx context.Context, f Folder, r Request) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, csr, err := newKey(r.Name)
-	if err != nil {
-		return nil, err
-	}
-	files := f.Files()
 	if err := os.MkdirAll(string(f), 0o750); err != nil {
 		return nil, fmt.Errorf("folder of the credentials: %w", err)
 	}
-	fresh := files.Key + ".new"
-	if err := pki.WriteFile(fresh, key, 0o600); err != nil {
+	fresh := f.Files().Key + ".new"
+	csr, err := keptKey(fresh, r.Name)
+	if err != nil {
 		return nil, err
 	}
 	client := &http.Client{Timeout: askWithin, Transport: &http.Transport{TLSClientConfig: authorityTLS(roots, nil)}}
 	defer client.CloseIdleConnections()
 	out, err := post(ctx, client, base+"/v1/enrol", request{Name: r.Name, Role: r.Role, Token: r.Token, CSR: string(csr)})
 	if err != nil {
-		_ = os.Remove(fresh) // it belongs to nothing
+		if !errors.Is(err, ErrUnreachable) {
+			_ = os.Remove(fresh) // it belongs to nothing
+		}
 		return nil, err
 	}
 	if out.Password == "" || out.BindDN == "" {
@@ -340,6 +339,24 @@ func post(ctx context.Context, client *http.Client, address string, in request) 
 	return &out, nil
 }
 
+// keptKey gives a certificate request for the key that an attempt before this one left in a file, or for a new one that it writes there.
+func keptKey(file, name string) (csr []byte, err error) {
+	if text, err := os.ReadFile(file); err == nil {
+		if block, _ := pem.Decode(text); block != nil && block.Type == "PRIVATE KEY" {
+			if k, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+				if k, ok := k.(*ecdsa.PrivateKey); ok {
+					return requestFor(k, name)
+				}
+			}
+		}
+	}
+	key, csr, err := newKey(name)
+	if err != nil {
+		return nil, err
+	}
+	return csr, pki.WriteFile(file, key, 0o600)
+}
+
 // newKey makes a key and a certificate request for it, both PEM.
 func newKey(name string) (key, csr []byte, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -350,12 +367,16 @@ func newKey(name string) (key, csr []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("new key: %w", err)
 	}
+	csr, err = requestFor(k, name)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), csr, err
+}
+
+func requestFor(k *ecdsa.PrivateKey, name string) ([]byte, error) {
 	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, k)
 	if err != nil {
-		return nil, nil, fmt.Errorf("certificate request: %w", err)
+		return nil, fmt.Errorf("certificate request: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
 }
 
 func readLeaf(file string) (*x509.Certificate, error) {

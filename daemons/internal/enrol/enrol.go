@@ -22,7 +22,8 @@
 //	POST /v1/renew   {"csr"}, with the present certificate -> {"certificate", "ca"}
 //	errors           {"error": "..."}
 //
-// Invariants: a token works once, taken away in the same directory operation that sets the password; a certificate
+// Invariants: a token works for one key, taken away in the same directory operation that sets the password (answered.go: who did
+// not get the answer asks again with the same key); a certificate
 // carries the name and role of the token, and on renewal those of the present certificate, whatever the request
 // says; the private key never leaves the server that made it; a server whose entry was deleted or has another role
 // renews nothing; neither tokens nor passwords are logged.

@@ -24,9 +24,10 @@ listener "enrol" {
 }
 
 enrolment {
-  ca_cert_file = "/var/lib/shoal/enrol/ca/ca.crt"
-  ca_key_file  = "/var/lib/shoal/enrol/ca/ca.key"
-  advertise    = {{if $.Directory.URIs}}{{list $.Directory.URIs}}{{else}}[{{q (printf "ldaps://%s" (hostport $.Address "636"))}}]{{end}}
+  ca_cert_file  = "/var/lib/shoal/enrol/ca/ca.crt"
+  ca_key_file   = "/var/lib/shoal/enrol/ca/ca.key"
+  answered_file = "/var/lib/shoal/agent/answered.json"
+  advertise     = {{if $.Directory.URIs}}{{list $.Directory.URIs}}{{else}}[{{q (printf "ldaps://%s" (hostport $.Address "636"))}}]{{end}}
 
   directory {
     uris          = ["ldaps://127.0.0.1:636"]
