@@ -81,6 +81,11 @@ func cmdAppend(s *session, c *call) error {
 	}
 	if s.box != nil && s.box.mb.Ref() == mb.Ref() {
 		s.box.view.advance(res.State)
+		for _, m := range res.Messages {
+			c.own.Add(m.UID)
+		}
+	} else {
+		s.noteOwn(mb, len(res.Messages))
 	}
 	return nil
 }

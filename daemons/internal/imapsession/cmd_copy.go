@@ -66,17 +66,29 @@ func cmdCopy(s *session, c *call) error {
 		return nil
 	}
 	code := copyUID(&res)
+	s.noteOwn(dst, len(res.Dest))
 	if !move {
+		if dst.Ref() == b.mb.Ref() {
+			c.own = setOf(res.Dest)
+		}
 		c.ok(code, "")
 		return nil
 	}
 	// RFC 6851 §4.3: the code comes before the messages vanish.
 	s.enc.Raw("* OK [").Raw(code).Raw("] Moved\r\n")
 	b.view.advance(res.State)
+	c.own = setOf(res.Source)
 	if s.qresync {
 		c.ok("HIGHESTMODSEQ "+itoa(res.State.ModSeq()), "")
 	}
 	return nil
+}
+
+func setOf(uids []uint32) (set mailstore.UIDSet) {
+	for _, uid := range uids {
+		set.Add(uid)
+	}
+	return set
 }
 
 // checkCopyQuota refuses a copy that goes over the quota.

@@ -31,6 +31,7 @@ func cmdExpunge(s *session, c *call) error {
 			return err
 		}
 		v.advance(res.State)
+		c.own = res.UIDs
 		if s.qresync && len(res.UIDs) > 0 {
 			c.ok("HIGHESTMODSEQ "+itoa(res.State.ModSeq()), "")
 		}

@@ -224,6 +224,7 @@ func (s *session) markSeen(c *call, f *fetch) error {
 		return err
 	}
 	s.box.view.advance(res.State)
+	c.own = f.seen
 	return nil
 }
 

@@ -17,7 +17,7 @@ func cmdIdle(s *session, c *call) error {
 	s.pushing.Store(true) // before the mailbox is read, so that nothing is missed
 	if s.box != nil {
 		if err := s.box.refresh(c.ctx); err != nil {
-			s.pushing.Store(false)
+			s.pushing.Store(s.following())
 			return err
 		}
 	}
@@ -25,12 +25,12 @@ func cmdIdle(s *session, c *call) error {
 	s.srv.m.idling.Inc()
 	s.enc.Raw("+ idling\r\n")
 	if s.box != nil {
-		return s.tell(false, nil, nil)
+		return s.tell(&news{ctx: c.ctx})
 	}
 	return nil
 }
 
-// pushChanges tells an idling client what has changed.
+// pushChanges tells a client what has changed that idles, or has asked with NOTIFY to be told.
 func (s *session) pushChanges() error {
 	if s.box == nil {
 		return nil
@@ -44,7 +44,7 @@ func (s *session) pushChanges() error {
 		return nil
 	}
 	s.srv.m.pushes.Inc()
-	return s.tell(false, nil, nil)
+	return s.tell(&news{ctx: ctx, noExpunge: !s.idling && !s.immediate()})
 }
 
 // endIdle takes the line that ends IDLE.
@@ -61,7 +61,7 @@ func (s *session) endIdle() error {
 	s.bad = 0
 	if s.box != nil {
 		s.box.catchUp()
-		if err := s.tell(false, nil, nil); err != nil {
+		if err := s.tell(&news{ctx: s.srv.ctx}); err != nil {
 			return err
 		}
 	}
@@ -75,8 +75,8 @@ func isDone(line []byte) bool {
 
 func (s *session) stopIdling() {
 	if s.idling {
-		s.pushing.Store(false)
 		s.idling, s.idleTag = false, ""
+		s.pushing.Store(s.following())
 		s.srv.m.idling.Dec()
 	}
 }

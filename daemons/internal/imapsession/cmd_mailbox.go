@@ -70,6 +70,7 @@ func cmdCreate(s *session, c *call) error {
 	if err != nil {
 		return err
 	}
+	s.noteCreated(info.ID, name)
 	c.ok("MAILBOXID ("+objectID(info.ID)+")", "")
 	return nil
 }
@@ -140,7 +141,11 @@ func cmdDelete(s *session, c *call) error {
 			s.enc.Raw("* OK [CLOSED] The selected mailbox is being deleted\r\n")
 		}
 	}
-	return s.acc.Delete(c.ctx, name)
+	if err := s.acc.Delete(c.ctx, name); err != nil {
+		return err
+	}
+	s.noteDeleted(name)
+	return nil
 }
 
 // cmdRename is RENAME (RFC 9051 §6.3.6).
@@ -165,7 +170,11 @@ func cmdRename(s *session, c *call) error {
 	if strings.HasPrefix(to, from+"/") && from != "INBOX" {
 		return no("CANNOT", "A mailbox cannot be moved below itself")
 	}
-	return s.acc.Rename(c.ctx, from, to)
+	if err := s.acc.Rename(c.ctx, from, to); err != nil {
+		return err
+	}
+	s.noteRenamed(from, to)
+	return nil
 }
 
 // cmdSubscribe is SUBSCRIBE and UNSUBSCRIBE (RFC 9051 §6.3.7, §6.3.8). A name without a mailbox may be
@@ -180,7 +189,12 @@ func cmdSubscribe(s *session, c *call) error {
 			return err
 		}
 	}
-	return s.acc.Subscribe(c.ctx, name, c.name == "SUBSCRIBE")
+	on := c.name == "SUBSCRIBE"
+	if err := s.acc.Subscribe(c.ctx, name, on); err != nil {
+		return err
+	}
+	s.noteSubscribed(name, on)
+	return nil
 }
 
 // oneMailbox takes a space, a mailbox name and the end of the command.

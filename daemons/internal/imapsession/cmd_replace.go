@@ -106,6 +106,12 @@ func (s *session) replace(ctx context.Context, c *call, old uint32, dst *mailsto
 		s.enc.Raw("* OK [APPENDUID ").Number(uint64(res.UIDValidity)).SP().Number(uint64(added.UID)).Raw("] Replacement is stored\r\n")
 	}
 	b.view.advance(gone.State)
+	c.own.Add(old)
+	if dst.Ref() == b.mb.Ref() {
+		c.own.Add(added.UID)
+	} else {
+		s.noteOwn(dst, 1)
+	}
 	if s.qresync {
 		c.ok("HIGHESTMODSEQ "+itoa(gone.State.ModSeq()), "")
 	}

@@ -191,6 +191,7 @@ func (s *session) closeMailbox() {
 		return
 	}
 	s.box.unwatch()
+	s.noteLeft(s.box)
 	s.box = nil
 	if s.state == stateSelected {
 		s.state = stateAuth

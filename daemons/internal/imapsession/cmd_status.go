@@ -69,6 +69,11 @@ func (s *session) writeStatus(ctx context.Context, name string, mb *mailstore.Ma
 	if err != nil {
 		return err
 	}
+	return s.writeStatusOf(name, mb, st, items)
+}
+
+// writeStatusOf is writeStatus of a state.
+func (s *session) writeStatusOf(name string, mb *mailstore.Mailbox, st *mailstore.State, items statusItems) error {
 	e := &s.enc
 	e.Raw("* STATUS ").Mailbox(name).Raw(" (")
 	for i, item := range items {

@@ -6,6 +6,7 @@ func cmdUnauthenticate(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
+	s.setNotify(nil)
 	s.closeMailbox()
 	if s.unwatch != nil {
 		s.unwatch()

@@ -57,6 +57,8 @@ func newCommands() map[string]*command {
 		"GETQUOTAROOT":   {run: cmdGetQuotaRoot, states: stateAuthed, store: true, capability: "QUOTA"},
 		"IDLE":           {run: cmdIdle, states: stateAuthed, store: true, quiet: true, capability: "IDLE"},
 
+		"NOTIFY": {run: cmdNotify, states: stateAuthed, store: true, capability: "NOTIFY"},
+
 		"CHECK":       {run: cmdNoop, states: stateSelected, store: true},
 		"CLOSE":       {run: cmdClose, states: stateSelected, store: true, quiet: true},
 		"UNSELECT":    {run: cmdUnselect, states: stateSelected, quiet: true, capability: "UNSELECT"},
@@ -96,6 +98,7 @@ type call struct {
 	// messages whose flags it has been told as of the present state.
 	silent *silentStore
 	said   mailstore.UIDSet
+	own    mailstore.UIDSet // messages that the command has changed, added or removed
 }
 
 // ok sets code and text of the tagged OK.

@@ -54,33 +54,50 @@ func (q *silentStore) expects(old, now *mailstore.Message) bool {
 	return flags == now.Flags && sameWords(words, now.Keywords)
 }
 
+// news is the occasion on which tell tells what is new.
+type news struct {
+	ctx       context.Context
+	noExpunge bool             // EXPUNGE and VANISHED must not be sent now
+	silent    *silentStore     // a change whose effect the client takes for granted
+	said      mailstore.UIDSet // messages whose flags it knows already
+	own       mailstore.UIDSet // messages that its command has changed, added or removed
+}
+
 // sync tells the client what is new in the selected mailbox, as far as the command allows, and brings
 // the view up to what it was told.
 func (s *session) sync(c *call) error {
 	b := s.box
 	b.catchUp()
-	return s.tell(c.numbers, c.silent, c.said)
+	return s.tell(&news{c.ctx, c.numbers && !s.immediate(), c.silent, c.said, c.own})
 }
 
-// tell tells what has changed between the state that the client knows and the view: expunged messages
-// unless noExpunge, new ones, flags. silent is a change whose effect the client takes for granted, said
-// are messages whose flags it knows already.
-func (s *session) tell(noExpunge bool, silent *silentStore, said mailstore.UIDSet) error {
+// tell tells what has changed between the state that the client knows and the view: expunged messages, new ones, flags; after
+// NOTIFY what it asks for, besides what the command itself has done.
+func (s *session) tell(w *news) error {
 	b := s.box
 	v := &b.view
-	if len(v.ghosts) > 0 && !noExpunge {
-		s.tellExpunged()
-		v.bury()
+	if len(v.ghosts) > 0 && !w.noExpunge {
+		var rest []mailstore.Message
+		if !s.heeds(imapwire.NotifyExpunge) {
+			rest = v.split(w.own)
+		}
+		if len(v.ghosts) > 0 {
+			s.tellExpunged(rest)
+		}
+		v.ghosts = rest
 	}
 	oldNext := v.next
-	if v.announce() {
+	if s.heeds(imapwire.NotifyNew) && v.announce() {
 		s.enc.Raw("* ").Number(uint64(v.count())).Raw(" EXISTS\r\n")
 		if !s.rev2 {
 			s.enc.Raw("* ").Number(uint64(s.recentCount())).Raw(" RECENT\r\n")
 		}
+		if err := s.tellNew(w, oldNext); err != nil {
+			return err
+		}
 	}
 	s.tellKeywords()
-	old := b.told
+	old, flags := b.told, s.heeds(imapwire.NotifyFlags)
 	if old == v.st {
 		return s.enc.Err()
 	}
@@ -88,26 +105,50 @@ func (s *session) tell(noExpunge bool, silent *silentStore, said mailstore.UIDSe
 		if m.UID >= oldNext {
 			continue // the client learns its flags when it asks
 		}
-		if said.Contains(m.UID) {
+		if w.said.Contains(m.UID) || !flags && !w.own.Contains(m.UID) {
 			continue
 		}
 		before, ok := old.ByUID(m.UID)
 		if ok && before.Flags == m.Flags && sameWords(before.Keywords, m.Keywords) && !s.condstor {
 			continue
 		}
-		quiet := ok && silent.expects(&before, &m)
+		quiet := ok && w.silent.expects(&before, &m)
 		if quiet && !s.condstor {
 			continue
 		}
 		s.tellFlags(v.seq(i, m.UID), &m, !quiet)
 	}
-	b.told = v.st
+	if flags {
+		b.told = v.st
+	}
 	return s.enc.Err()
+}
+
+// tellNew writes what NOTIFY asks for of the messages from UID on, but those that the client has added itself
+// (RFC 5465 §5.2). None gets \Seen by it.
+func (s *session) tellNew(w *news, uid uint32) (err error) {
+	if s.note == nil || s.note.fetch == nil {
+		return nil
+	}
+	f := &fetch{items: s.note.fetch}
+	f.plan(!s.uidOnly)
+	f.marks = false
+	defer f.reading.end()
+	fresh := []imapwire.Range{{Lo: uid, Hi: mailstore.MaxUID}}
+	f.reading.begin(s.box, s.box.view.among(fresh))
+	s.box.view.each(fresh, func(seq uint32, m *mailstore.Message, ghost bool) bool {
+		if !ghost && !w.own.Contains(m.UID) {
+			err = s.fetchMessage(w.ctx, f, seq, m, ghost)
+		}
+		return err == nil && s.enc.Err() == nil
+	})
+	return err
 }
 
 // tellExpunged writes EXPUNGE for every ghost, from the last to the first so that the numbers hold, or
 // one VANISHED to a client that knows QRESYNC (RFC 7162 §3.2.10) or takes UIDs only (RFC 9586 §3.5).
-func (s *session) tellExpunged() {
+// rest are other messages that are gone, whose numbers stay.
+func (s *session) tellExpunged(rest []mailstore.Message) {
 	v := &s.box.view
 	if s.qresync || s.uidOnly {
 		var uids []imapwire.Range
@@ -119,7 +160,7 @@ func (s *session) tellExpunged() {
 	}
 	for k := len(v.ghosts) - 1; k >= 0; k-- {
 		i, _ := v.st.Find(v.ghosts[k].UID)
-		s.enc.Raw("* ").Number(uint64(min(i, v.known) + k + 1)).Raw(" EXPUNGE\r\n")
+		s.enc.Raw("* ").Number(uint64(min(i, v.known) + k + 1 + below(rest, v.ghosts[k].UID))).Raw(" EXPUNGE\r\n")
 	}
 }
 
@@ -127,7 +168,7 @@ func (s *session) tellExpunged() {
 func (s *session) tellFlags(seq uint32, m *mailstore.Message, flags bool) {
 	e := &s.enc
 	s.fetchHead(seq, m)
-	if s.condstor || s.qresync || s.rev2 {
+	if s.condstor || s.qresync || s.rev2 || s.note != nil {
 		if !s.uidOnly {
 			e.Raw("UID ").Number(uint64(m.UID))
 			if s.condstor {

@@ -45,7 +45,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		received: counter("shoal_imap_received_bytes_total", "Bytes read from IMAP clients, after TLS."),
 		sent:     counter("shoal_imap_sent_bytes_total", "Bytes written to IMAP clients, before TLS."),
 		appended: counter("shoal_imap_appended_messages_total", "Messages stored by APPEND."),
-		pushes:   counter("shoal_imap_pushes_total", "Times that changes were told to an idling client."),
+		pushes:   counter("shoal_imap_pushes_total", "Times that changes were told to a client in IDLE or after NOTIFY."),
 		timeouts: counter("shoal_imap_timeouts_total", "Sessions ended by a time-out: no login, no command, slow input or output."),
 		panics:   counter("shoal_imap_panics_total", "Sessions ended by a bug."),
 	}

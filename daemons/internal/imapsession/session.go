@@ -26,6 +26,7 @@ const (
 	eventShutdown // the server is going down
 	eventKill     // end without a word
 	eventRevoked  // the login is worth nothing any more
+	eventNotify   // the account or a mailbox that NOTIFY names may have changed
 )
 
 // state is where a session stands (RFC 9051 §3).
@@ -50,7 +51,7 @@ type session struct {
 	srv      *Server
 	events   atomic.Uint32
 	deadline atomic.Int64 // by Clock.Boot, in nanoseconds, while parked
-	pushing  atomic.Bool  // changes are to be told at once: the session idles
+	pushing  atomic.Bool  // changes are to be told at once: the session idles, or NOTIFY wants it
 
 	t      transport
 	dec    imapwire.Decoder
@@ -80,6 +81,7 @@ type session struct {
 	box  *selected // state selected: the mailbox
 
 	unwatch func() // ends the watch on the login
+	note    *notify
 }
 
 // reader and writer are the session's connection as decoder and encoder see it.
@@ -204,8 +206,13 @@ func (s *session) react(events uint32) bool {
 		}
 		return false
 	}
-	if events&eventPush != 0 && s.idling {
+	if events&eventPush != 0 && s.following() {
 		if err := s.pushChanges(); err != nil {
+			return s.goOn(err)
+		}
+	}
+	if events&eventNotify != 0 {
+		if err := s.pushNotes(); err != nil {
 			return s.goOn(err)
 		}
 	}
@@ -329,6 +336,8 @@ func (s *session) end() {
 		s.unwatch()
 	}
 	_ = s.enc.Release()
+	s.note.close()
+	s.note = nil
 	s.stopIdling()
 	s.closeMailbox()
 	s.srv.release(s)

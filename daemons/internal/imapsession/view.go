@@ -29,8 +29,11 @@ func newView(st *mailstore.State) view {
 func (v *view) count() int { return v.known + len(v.ghosts) }
 
 // ghostsBelow is the number of ghosts whose UID is less than uid.
-func (v *view) ghostsBelow(uid uint32) int {
-	n, _ := slices.BinarySearchFunc(v.ghosts, uid, func(m mailstore.Message, uid uint32) int {
+func (v *view) ghostsBelow(uid uint32) int { return below(v.ghosts, uid) }
+
+// below is the number of msgs, ascending, whose UID is less than uid.
+func below(msgs []mailstore.Message, uid uint32) int {
+	n, _ := slices.BinarySearchFunc(msgs, uid, func(m mailstore.Message, uid uint32) int {
 		switch {
 		case m.UID < uid:
 			return -1
@@ -126,8 +129,19 @@ func (v *view) advance(st *mailstore.State) {
 	v.st = st
 }
 
-// bury removes the ghosts: the client has been told.
-func (v *view) bury() { v.ghosts = nil }
+// split leaves the ghosts that are in uids, and returns the others.
+func (v *view) split(uids mailstore.UIDSet) (rest []mailstore.Message) {
+	var keep []mailstore.Message
+	for _, m := range v.ghosts {
+		if uids.Contains(m.UID) {
+			keep = append(keep, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	v.ghosts = keep
+	return rest
+}
 
 // announce takes in what is new and reports whether there was something.
 func (v *view) announce() bool {

@@ -24,6 +24,7 @@ var seeds = []string{
 	"a X ((((((((((((((((((((((((((((((((((((((((((\r\nb Y {999999999+}\r\n",
 	"a\rb\nc NO\x00OP\r\n",
 	"+ \r\n* x\r\n",
+	"a NOTIFY SET STATUS (selected (MessageNew (UID BODY.PEEK[HEADER.FIELDS (From)]) MessageExpunge)) (subtree (a {1+}\r\nb) (MailboxName))\r\nb NOTIFY NONE\r\n",
 	"a ENABLE CONDSTORE\r\na SELECT INBOX (QRESYNC (1 2 3:5 (1,2 3,4)))\r\n",
 }
 
@@ -80,6 +81,8 @@ func parseAny(t *testing.T, d *Decoder, name string, kind uint8) error {
 		_, err = d.Sort()
 	case name == "THREAD" || kind&15 == 9:
 		_, err = d.Thread()
+	case name == "NOTIFY" || kind&15 == 10:
+		_, err = d.Notify()
 	case name == "STORE" || kind&15 == 3:
 		var set Set
 		if set, err = d.Set(); err == nil {
