@@ -140,15 +140,17 @@ func TestColdBoxListsFromSummaries(t *testing.T) {
 	if len(want) != 2 || !strings.HasPrefix(want[0], strconv.Itoa(all)+" ") || messages < all {
 		t.Fatalf("the first listing: %v, %d messages opened", want, messages)
 	}
-	complete := func() {
+	// What is left over when a pack was written makes one of its own from 32 records on. It says how many it waits for.
+	complete := func() (left int) {
 		t.Helper()
 		var files, records int
 		wait(t, 60*time.Second, func() bool {
 			files, records = packed(t, s.data)
-			return records == all
+			return records > all-32
 		}, func() string { return fmt.Sprintf("%d records in packs, there are %d in %d", all, records, files) })
+		return all - records
 	}
-	complete()
+	left := complete()
 	compare := func(what, box string) {
 		t.Helper()
 		if got := s.lists(t, u, box, "INBOX"); fmt.Sprint(got) != fmt.Sprint(want) {
@@ -160,11 +162,11 @@ func TestColdBoxListsFromSummaries(t *testing.T) {
 		t.Errorf("in memory: %d messages and %d packs opened", messages, packs)
 	}
 	messages, packs = s.opened(t, "box2", func() { compare("a cold box", "box2") })
-	if messages != 0 || packs == 0 || packs > 8 {
+	if messages > left || packs == 0 || packs > 8 {
 		t.Errorf("a cold box: %d messages and %d packs opened", messages, packs)
 	}
-	t.Logf("a box that has never seen the mailbox lists %d messages with %d files opened", all, packs)
-	if hits, misses := s.metric(t, "box2", "shoal_store_summary_hits_total"), s.metric(t, "box2", "shoal_store_summary_misses_total"); hits < 2*all || misses != 0 {
+	t.Logf("a box that has never seen the mailbox lists %d messages with %d files opened", all, messages+packs)
+	if hits, misses := s.metric(t, "box2", "shoal_store_summary_hits_total"), s.metric(t, "box2", "shoal_store_summary_misses_total"); hits+misses < 2*all || misses > float64(left) {
 		t.Errorf("box2 counts %v hits and %v misses", hits, misses)
 	}
 
@@ -197,9 +199,9 @@ func TestColdBoxListsFromSummaries(t *testing.T) {
 	if n := s.metric(t, "box2", "shoal_store_summary_packs_rejected_total"); n == 0 {
 		t.Error("no damaged pack was noticed")
 	}
-	complete()
+	left = complete()
 	messages, packs = s.opened(t, "box1", func() { compare("packs made again", "box1") })
-	if messages != 0 || packs == 0 || packs > 8 {
+	if messages > left || packs == 0 || packs > 8 {
 		t.Errorf("packs made again: %d messages and %d packs opened", messages, packs)
 	}
 }
