@@ -511,8 +511,21 @@ output "boxes" { value = [for s in data.shoal_servers.boxes.servers : s.name] }
 
 	s.refused(strings.Replace(config("active", "2"), `name = "box1"`, `name = "box-number-one-of-many"`, 1), "must be 1 to 15 of a-z")
 	s.refused(strings.Replace(config("active", "2"), `role = "box"`, `role = "operator"`, 1), "role")
-	s.refused(strings.Replace(config("active", "2"), `master              = `, `filter = "(ou=people)"
-  master              = `, 1), "a copy of the whole directory")
+	part := func(filter string) string {
+		return strings.Replace(config("active", "2"), `master              = `, fmt.Sprintf("filter = %q\n  master              = ", filter), 1)
+	}
+	s.refused(part("(ou=people"), "a filter (RFC 4515)")
+	for _, filter := range []string{"(associatedDomain=example.test)", ""} { // what it copies, and everything again
+		if filter == "" {
+			s.apply(config("active", "2"))
+		} else {
+			s.apply(part(filter))
+		}
+		found, err := r.Admin().Search(ldap.NewSearchRequest(appliance.ServerDN("vault2"), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", []string{"shoalShadowFilter"}, nil))
+		if err != nil || found.Entries[0].GetAttributeValue("shoalShadowFilter") != filter {
+			t.Errorf("with the filter %q: %v %v", filter, err, found)
+		}
+	}
 	s.refused(strings.Replace(config("active", "2"), base64.StdEncoding.EncodeToString(seal.PublicKey().Bytes()), "short", 1), "32 bytes in base64")
 	s.write(config("active", "2"))
 	if out := s.run(1, "plan", "-destroy"); !strings.Contains(out, "cn=vault1") || !strings.Contains(out, "protected") {
