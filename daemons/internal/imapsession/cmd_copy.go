@@ -48,6 +48,8 @@ func cmdCopy(s *session, c *call) error {
 		return nil
 	}
 	var res mailstore.CopyResult
+	stop := s.keepTelling(c, uids.Len())
+	defer stop()
 	if !move {
 		if err := s.checkCopyQuota(c, uids); err != nil {
 			return err
@@ -59,6 +61,7 @@ func cmdCopy(s *session, c *call) error {
 		}
 		res, err = b.mb.MoveTo(c.ctx, uids, dst)
 	}
+	stop()
 	if err != nil {
 		return tryCreate(err)
 	}

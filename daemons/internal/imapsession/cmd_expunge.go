@@ -26,7 +26,10 @@ func cmdExpunge(s *session, c *call) error {
 		return errReadOnly
 	}
 	if len(all) > 0 {
+		stop := s.keepTelling(c, b.view.st.Deleted())
+		defer stop()
 		res, err := b.mb.Expunge(c.ctx, all, true)
+		stop()
 		if err != nil {
 			return err
 		}

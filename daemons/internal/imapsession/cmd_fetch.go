@@ -21,6 +21,7 @@ type fetch struct {
 
 	seen mailstore.UIDSet // messages that get \Seen
 	err  error            // what becomes of the command although messages were answered
+	cte  int              // parts that could not be decoded
 }
 
 // cmdFetch is FETCH and UID FETCH (RFC 9051 §6.4.5) with CHANGEDSINCE and VANISHED (RFC 7162 §3.1.4 and
@@ -197,7 +198,7 @@ func (s *session) fetchMessage(ctx context.Context, f *fetch, seq uint32, m *mai
 		}
 		defer content.close()
 	}
-	e := &s.enc
+	e, undecoded := &s.enc, f.cte
 	s.fetchHead(seq, m)
 	for i := range f.items {
 		if i > 0 {
@@ -208,7 +209,7 @@ func (s *session) fetchMessage(ctx context.Context, f *fetch, seq uint32, m *mai
 		}
 	}
 	e.Raw(")\r\n")
-	if f.marks && !ghost && !s.box.readOnly && m.Flags&mailstore.FlagSeen == 0 {
+	if f.marks && f.cte == undecoded && !ghost && !s.box.readOnly && m.Flags&mailstore.FlagSeen == 0 {
 		f.seen.Add(m.UID)
 	}
 	return e.Err()

@@ -29,6 +29,7 @@ func cmdSearch(s *session, c *call) error {
 	if args.ModSeq {
 		s.enableCondstore()
 	}
+	c.goal = uint64(b.view.count())
 	result, err := s.search(c, args)
 	if err != nil {
 		s.forgetSaved(err, args)

@@ -3,7 +3,6 @@ package imapsession
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -96,7 +95,7 @@ func (s *session) sortFound(c *call, criteria []imapwire.SortCriterion, r *found
 			wanted = wantEnvelope
 		}
 	}
-	err := s.envelopes(c.ctx, r, wanted, func(seq uint32, m *mailstore.Message, e *message.Envelope) error {
+	err := s.envelopes(c, r, wanted, func(seq uint32, m *mailstore.Message, e *message.Envelope) error {
 		from := len(keys)
 		for _, k := range criteria {
 			keys = appendSortKey(keys, k, m, e)
@@ -140,8 +139,8 @@ const (
 
 // envelopes calls f for each message of a result, with as much of its envelope as is wanted: nil where it cannot be
 // read. What is gone is noted in the result.
-func (s *session) envelopes(ctx context.Context, r *found, wanted int, f func(uint32, *mailstore.Message, *message.Envelope) error) error {
-	rd := newReading()
+func (s *session) envelopes(call *call, r *found, wanted int, f func(uint32, *mailstore.Message, *message.Envelope) error) error {
+	ctx, rd := call.ctx, newReading()
 	defer rd.end()
 	if wanted != wantNothing {
 		rd.dateOnly = wanted == wantDate
@@ -159,6 +158,9 @@ func (s *session) envelopes(ctx context.Context, r *found, wanted int, f func(ui
 		if wanted == wantNothing {
 			failed = f(seq, m, nil)
 			return failed == nil
+		}
+		if failed = s.step(call); failed != nil {
+			return false
 		}
 		c, err := s.openContent(ctx, m, rd)
 		switch {

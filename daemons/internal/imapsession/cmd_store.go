@@ -69,7 +69,10 @@ func cmdStore(s *session, c *call) error {
 	if len(change.UIDs) == 0 {
 		return nil
 	}
+	stop := s.keepTelling(c, change.UIDs.Len())
+	defer stop()
 	res, err := b.mb.ChangeFlags(c.ctx, change)
+	stop()
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func cmdThread(s *session, c *call) error {
 	}
 	t := message.NewThreader(threadNodes)
 	references := args.Algorithm == imapwire.ThreadReferences
-	err = s.envelopes(c.ctx, result, wantEnvelope, func(seq uint32, m *mailstore.Message, e *message.Envelope) error {
+	err = s.envelopes(c, result, wantEnvelope, func(seq uint32, m *mailstore.Message, e *message.Envelope) error {
 		if c.uid {
 			seq = m.UID
 		}

@@ -3,6 +3,7 @@ package imapsession
 import (
 	"context"
 	"errors"
+	"time"
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
@@ -98,7 +99,11 @@ type call struct {
 	// messages whose flags it has been told as of the present state.
 	silent *silentStore
 	said   mailstore.UIDSet
-	own    mailstore.UIDSet // messages that the command has changed, added or removed
+	// For progress: messages looked at, of how many (0: not known), and when to tell about it again.
+	steps, goal uint64
+	report      time.Duration
+
+	own mailstore.UIDSet // messages that the command has changed, added or removed
 }
 
 // ok sets code and text of the tagged OK.

@@ -153,6 +153,7 @@ func (s *session) binaryProblem(f *fetch, err error, instead string) (done bool,
 		return false, nil
 	case errors.Is(err, message.ErrUnknownEncoding):
 		f.err = unknownCTE
+		f.cte++
 	case !errors.Is(err, message.ErrNoSection):
 		return true, streamError(err)
 	}

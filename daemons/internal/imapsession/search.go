@@ -77,6 +77,9 @@ func (s *session) search(c *call, args *imapwire.Search) (*found, error) {
 				return false
 			}
 			err := q.look(c.ctx, m)
+			if failed = s.step(c); failed != nil {
+				return false
+			}
 			switch {
 			case errors.Is(err, mailstore.ErrNoMessage):
 				r.gone = true
