@@ -307,6 +307,7 @@ func (a *Account) commitOp(ctx context.Context, op acctOp) (done bool, st *acctS
 // CreateOptions for Create.
 type CreateOptions struct {
 	SpecialUse []string
+	Attrs      map[string]string // attributes, set with the mailbox in one commit
 	// UIDValidity given by the caller (adoption, restore); 0: a new one.
 	UIDValidity uint32
 	// ModSeqBase is added to all mod-sequences of the mailbox (adoption of a store that had higher ones).
@@ -331,10 +332,8 @@ func (a *Account) Create(ctx context.Context, name string, o CreateOptions) (Mai
 		if !op.given {
 			op.validity = a.s.newValidity(st.maxValidity)
 		}
-		if uses, err := specialUses(o.SpecialUse); err != nil {
+		if op.attrs, err = createAttrs(&o); err != nil {
 			return MailboxInfo{}, err
-		} else if uses != "" {
-			op.attrs = []attr{{attrSpecialUse, uses}}
 		}
 		dir := a.dir + "/" + dirBoxes + "/" + op.id
 		began := a.vol.clk.Boot()
@@ -450,7 +449,14 @@ func (s *acctState) canRename(from, to string) error {
 }
 
 func (a *Account) renameInbox(ctx context.Context, to string) error {
-	if _, err := a.Create(ctx, to, CreateOptions{}); err != nil {
+	l, err := a.Listing(ctx)
+	if err != nil {
+		return err
+	}
+	// Access list and annotations stay, and go along (RFC 5464 §4.1).
+	attrs := l.Attrs(l.st.names[Inbox], "")
+	delete(attrs, attrSpecialUse)
+	if _, err := a.Create(ctx, to, CreateOptions{Attrs: attrs}); err != nil {
 		return err
 	}
 	src, err := a.Open(ctx, Inbox)

@@ -36,7 +36,11 @@ type deletedBox struct {
 const maxDeletedBoxes = 1000
 
 func (s *acctState) weight() int64 {
-	return 1024 + int64(len(s.boxes))*400 + int64(len(s.subscribed))*80
+	n := 1024 + int64(len(s.boxes))*400 + int64(len(s.subscribed))*80 + attrBytes(s.attrs)
+	for _, b := range s.boxes {
+		n += attrBytes(b.attrs)
+	}
+	return n
 }
 
 func (b *acctBox) info(s *acctState) MailboxInfo {

@@ -22,6 +22,8 @@ type request struct {
 	// outcome.
 	confirm func() error
 
+	extra int // how many ops it has beyond the first; of an account's log only
+
 	mail mailEffect // what it did, when the log is a mailbox's
 	acct acctEffect
 

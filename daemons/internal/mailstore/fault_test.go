@@ -87,7 +87,13 @@ func (w *world) look(fs vfs.FS) string {
 		if err != nil {
 			w.t.Fatal(err)
 		}
+		all, err := a.Listing(ctx)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s %v\n", id, all.Attrs("", ""))
 		for _, i := range list {
+			fmt.Fprintf(&b, "%v\n", all.Attrs(i.ID, ""))
 			m, err := a.Open(ctx, i.Name)
 			if err != nil {
 				w.t.Fatal(err)
@@ -267,6 +273,18 @@ func scenarios() []scenario {
 		{name: "unsubscribe", setup: subscribe(true), run: subscribe(false)},
 		{name: "special use", run: func(w *world) error {
 			return w.box.Account().SetSpecialUse(ctx, "Archive", []string{"Archive"})
+		}},
+		{name: "attributes", run: func(w *world) error {
+			b, err := w.box.Account().Listing(ctx)
+			if err != nil {
+				return err
+			}
+			id, _ := b.Mailbox("Archive")
+			return w.box.Account().SetAttrs(ctx, Attr{id.ID, "acl:anyone", "lr"}, Attr{id.ID, "note:/shared/comment", strings.Repeat("long ", 300)}, Attr{"", "shared:x", "1"})
+		}},
+		{name: "create with attributes", run: func(w *world) error {
+			_, err := w.box.Account().Create(ctx, "New", CreateOptions{Attrs: map[string]string{"acl:anyone": "lr", "zzz": "=|%\n"}})
+			return err
 		}},
 		{name: "rename INBOX", run: func(w *world) error { return w.box.Account().Rename(ctx, Inbox, "Then") }, between: []func(w *world) error{
 			func(w *world) error {

@@ -91,7 +91,9 @@ var accountKind = &logKind{
 	name: kindAccount, lines: acctLines,
 	fresh: func() logFold { return newAcctFold() },
 	load:  func(s *snapshot) (logFold, error) { return loadAcctSnapshot(s) },
-	check: func(op []byte) error { _, _, err := parseAcctOp(string(op)); return err },
+	check: func(ops []byte) error {
+		return eachOp(string(ops), func(op string) error { _, _, err := parseAcctOp(op); return err })
+	},
 }
 
 func (f *mailFold) applyRecord(r *tailRecord, reqs []*request) error {
@@ -109,7 +111,7 @@ func (f *mailFold) messages() int  { return f.s.count }
 func (f *acctFold) applyRecord(r *tailRecord, reqs []*request) error {
 	var effects []*acctEffect
 	for _, q := range reqs {
-		effects = append(effects, &q.acct)
+		effects = append(append(effects, &q.acct), make([]*acctEffect, q.extra)...)
 	}
 	return f.apply(r.n, r.body, effects)
 }
