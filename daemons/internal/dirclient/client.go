@@ -32,6 +32,7 @@ type Client struct {
 	domains  *cache[*Domain]
 	servers  *cache[[]Server]
 	volumes  *cache[[]Volume]
+	groups   *cache[[]string]
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -80,6 +81,7 @@ func New(o Options) (*Client, error) {
 	c.domains = newCache[*Domain]("domain", o, c.metrics, o.CacheSize)
 	c.servers = newCache[[]Server]("servers", o, c.metrics, 32)
 	c.volumes = newCache[[]Volume]("volumes", o, c.metrics, 1)
+	c.groups = newCache[[]string]("groups", o, c.metrics, o.CacheSize)
 	if err := c.metrics.register(o.Metrics, c.cacheEntries); err != nil {
 		return nil, fmt.Errorf("dirclient: metrics: %w", err)
 	}
@@ -146,10 +148,11 @@ func (c *Client) Flush() {
 	c.domains.flush()
 	c.servers.flush()
 	c.volumes.flush()
+	c.groups.flush()
 }
 
 func (c *Client) cacheEntries() float64 {
-	return float64(c.accounts.len() + c.aliases.len() + c.ids.len() + c.apps.len() + c.domains.len() + c.servers.len() + c.volumes.len())
+	return float64(c.accounts.len() + c.aliases.len() + c.ids.len() + c.apps.len() + c.domains.len() + c.servers.len() + c.volumes.len() + c.groups.len())
 }
 
 // Ping asks a directory server for the suffix entry, past the cache: nil means that lookups work. It takes part

@@ -97,6 +97,7 @@ type Account struct {
 	Forward           []string  // where its mail is sent on to; empty: it is not
 	ForwardKeep       bool      // what is sent on is kept in the mailbox as well
 	Migrating         []string  // what is still to come from the old server: MigratePassword, MigrateMail
+	Public            bool      // its mailboxes are public ones, and nobody's own
 	Provisional       bool      // there is no entry yet: a login that succeeds makes it (package migrate)
 }
 

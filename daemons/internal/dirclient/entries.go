@@ -51,12 +51,13 @@ const (
 	attrForwardKeep       = "shoalForwardKeep"
 	attrSubaddress        = "shoalSubaddress"
 	attrSieveGlobal       = "shoalSieveGlobal"
+	attrPublic            = "shoalPublic"
 )
 
 // What lookups ask for: never userPassword, nor anything that a lookup does not use.
 var (
 	accountAttributes = []string{attrCN, attrMail, attrMailLocal, attrAccountID, attrVolumeName, attrAccountStatus,
-		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep, attrMigrating, attrSessionEpoch, attrLastLogin}
+		attrQuotaStorage, attrQuotaMessages, attrCredentialVersion, attrForward, attrForwardKeep, attrMigrating, attrSessionEpoch, attrLastLogin, attrPublic}
 	aliasAttributes  = []string{attrMailLocal, attrMailTarget}
 	domainAttributes = []string{attrAssociatedDomain, attrDomainStatus, attrDefaultVolume, attrCatchAll, attrQuotaStorage, attrQuotaMessages,
 		attrSieveBefore, attrSieveAfter, attrSieveGlobal, attrSubaddress, attrMigrationServer, attrMigrationTLS, attrMigrationUser, attrMigrationSecret,
@@ -240,6 +241,7 @@ type NewAccount struct {
 	QuotaStorage  int64    // bytes; 0: the domain's, or DefaultQuotaStorage; NoQuota: no limit
 	QuotaMessages int64    // 0: the domain's, if it has one; NoQuota: no limit
 	Migrating     []string // what comes from the old server: MigratePassword, MigrateMail
+	Public        bool     // an account of public mailboxes
 	// Place chooses among several active volumes when neither Volume nor the domain names one.
 	Place func(ctx context.Context, active []string) (string, error)
 }
@@ -299,6 +301,9 @@ func (n NewAccount) Entry(suffix string, now time.Time) (Entry, error) {
 	}
 	e.set(attrCredentialVersion, credentialVersion(now))
 	e.set(attrMigrating, n.Migrating...)
+	if n.Public {
+		e.set(attrPublic, "TRUE")
+	}
 	e.set(attrPassword, n.Password)
 	return e, nil
 }

@@ -175,6 +175,7 @@ func accountOf(e *ldap.Entry) (*Account, error) {
 		a.Forward = append(a.Forward, strings.TrimSpace(s))
 	}
 	a.ForwardKeep = strings.EqualFold(e.GetEqualFoldAttributeValue(attrForwardKeep), "TRUE")
+	a.Public = strings.EqualFold(e.GetEqualFoldAttributeValue(attrPublic), "TRUE")
 	for _, s := range e.GetEqualFoldAttributeValues(attrMigrating) {
 		a.Migrating = append(a.Migrating, lower(s))
 	}

@@ -1,6 +1,9 @@
 package imapsession
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // What CAPABILITY says. A capability is listed only when the server has all of it; docs/rfc.md names
 // the test that shows it.
@@ -13,7 +16,7 @@ const (
 		"SEARCHRES WITHIN CONDSTORE QRESYNC CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE " +
 		"STATUS=SIZE UTF8=ACCEPT OBJECTID SAVEDATE PREVIEW MULTIAPPEND QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE " +
 		"SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES I18NLEVEL=1 COMPRESS=DEFLATE " +
-		"PARTIAL UIDONLY REPLACE UNAUTHENTICATE NOTIFY INPROGRESS BINARY"
+		"PARTIAL UIDONLY REPLACE UNAUTHENTICATE ACL RIGHTS=kxte LIST-MYRIGHTS METADATA LIST-METADATA NOTIFY INPROGRESS BINARY"
 )
 
 // capabilities returns the list for the session's state.
@@ -63,8 +66,17 @@ func cmdNoop(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
+	if s.news != nil {
+		c.ask = true
+	}
 	if s.box == nil {
 		return nil
+	}
+	if err := s.checkRights(c.ctx, true); errors.Is(err, errRevoked) {
+		s.bye(unsharedText)
+		return errOver
+	} else if err != nil {
+		return err
 	}
 	return s.box.refresh(c.ctx)
 }
@@ -170,6 +182,10 @@ func cmdEnable(s *session, c *call) error {
 			s.utf8 = true
 		case "UIDONLY":
 			s.uidOnly = true
+		case "METADATA":
+			if err := s.enableMetadata(c.ctx); err != nil {
+				return err
+			}
 		default:
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // maxAppends bounds the messages of one APPEND.
@@ -26,7 +27,7 @@ func cmdAppend(s *session, c *call) error {
 		return err
 	}
 	opening, cancel := s.context()
-	mb, err := s.acc.Open(opening, name)
+	to, mb, err := s.open(opening, name, sharing.Insert)
 	cancel()
 	if err != nil {
 		return tryCreate(err)
@@ -42,11 +43,12 @@ func cmdAppend(s *session, c *call) error {
 		if len(msgs) == maxAppends {
 			return no("LIMIT", "Too many messages in one command")
 		}
-		m, err := s.takeMessage(mb, func(size int64) error {
+		m, err := s.takeMessage(to, mb, func(size int64) error {
 			ctx, cancel := s.context()
 			defer cancel()
-			return s.checkQuota(ctx, total+size, int64(len(msgs)+1))
+			return to.checkQuota(ctx, total+size, int64(len(msgs)+1))
 		})
+		to.permit(&m)
 		if m.Message != nil {
 			msgs = append(msgs, m)
 			total += m.Message.Size()
@@ -92,7 +94,7 @@ func cmdAppend(s *session, c *call) error {
 
 // takeMessage takes one message with its flags and date. fits may refuse it, by its size, before the
 // client has sent it. When it returns a staged message, that must be closed, also after an error.
-func (s *session) takeMessage(mb *mailstore.Mailbox, fits func(size int64) error) (m mailstore.AppendMessage, err error) {
+func (s *session) takeMessage(to *place, mb *mailstore.Mailbox, fits func(size int64) error) (m mailstore.AppendMessage, err error) {
 	if err := s.dec.SP(); err != nil {
 		return m, err
 	}
@@ -142,7 +144,7 @@ func (s *session) takeMessage(mb *mailstore.Mailbox, fits func(size int64) error
 	if err != nil {
 		return m, err
 	}
-	m.Message, err = s.srv.opt.Store.Stage(s.srv.ctx, s.user.Volume, s.dec.LiteralReader(), size)
+	m.Message, err = s.srv.opt.Store.Stage(s.srv.ctx, to.acc.Volume(), s.dec.LiteralReader(), size)
 	if err != nil {
 		m.Message = nil
 		return m, err

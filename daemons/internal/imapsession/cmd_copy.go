@@ -3,6 +3,7 @@ package imapsession
 import (
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // cmdCopy is COPY and MOVE, also with UID (RFC 9051 §6.4.7 and §6.4.8, RFC 4315 §3, RFC 6851). Either is
@@ -39,8 +40,11 @@ func cmdCopy(s *session, c *call) error {
 			return no("EXPUNGEISSUED", "Some of the messages no longer exist")
 		}
 	}
+	if move && !b.rights.Has(sharing.Expunge|sharing.Delete) { // RFC 6851 §4.1
+		return errNoRight
+	}
 	uids := b.view.uidSet(ranges)
-	dst, err := s.acc.Open(c.ctx, name)
+	to, dst, err := s.open(c.ctx, name, sharing.Insert)
 	if err != nil {
 		return tryCreate(err)
 	}
@@ -50,17 +54,15 @@ func cmdCopy(s *session, c *call) error {
 	var res mailstore.CopyResult
 	stop := s.keepTelling(c, uids.Len())
 	defer stop()
-	if !move {
-		if err := s.checkCopyQuota(c, uids); err != nil {
+	if move && dst.Ref() == b.mb.Ref() {
+		return no("CANNOT", "The messages are there already")
+	}
+	if !move || to.owner.ID != b.owner(s).ID { // what moves within an account takes no more room there
+		if err := s.checkCopyQuota(c, to, uids); err != nil {
 			return err
 		}
-		res, err = b.mb.CopyTo(c.ctx, uids, dst)
-	} else {
-		if dst.Ref() == b.mb.Ref() {
-			return no("CANNOT", "The messages are there already")
-		}
-		res, err = b.mb.MoveTo(c.ctx, uids, dst)
 	}
+	res, err = b.mb.Transfer(c.ctx, uids, dst, to.copyOptions(move))
 	stop()
 	if err != nil {
 		return tryCreate(err)
@@ -95,8 +97,8 @@ func setOf(uids []uint32) (set mailstore.UIDSet) {
 }
 
 // checkCopyQuota refuses a copy that goes over the quota.
-func (s *session) checkCopyQuota(c *call, uids mailstore.UIDSet) error {
-	if !s.hasQuota() {
+func (s *session) checkCopyQuota(c *call, to *place, uids mailstore.UIDSet) error {
+	if !to.hasQuota() {
 		return nil
 	}
 	var bytes, messages int64
@@ -104,7 +106,7 @@ func (s *session) checkCopyQuota(c *call, uids mailstore.UIDSet) error {
 		bytes += m.Size
 		messages++
 	}
-	return s.checkQuota(c.ctx, bytes, messages)
+	return to.checkQuota(c.ctx, bytes, messages)
 }
 
 // copyUID is the response code COPYUID (RFC 4315 §3).

@@ -1,5 +1,7 @@
 package imapsession
 
+import "shoal/daemons/internal/sharing"
+
 // cmdExpunge is EXPUNGE and UID EXPUNGE (RFC 9051 §6.4.3, RFC 4315 §2.1).
 func cmdExpunge(s *session, c *call) error {
 	b := s.box
@@ -24,6 +26,9 @@ func cmdExpunge(s *session, c *call) error {
 	}
 	if b.readOnly {
 		return errReadOnly
+	}
+	if !b.rights.Has(sharing.Expunge) {
+		return errNoRight
 	}
 	if len(all) > 0 {
 		stop := s.keepTelling(c, b.view.st.Deleted())

@@ -6,6 +6,7 @@ import (
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // fetch is a FETCH command in progress.
@@ -209,7 +210,7 @@ func (s *session) fetchMessage(ctx context.Context, f *fetch, seq uint32, m *mai
 		}
 	}
 	e.Raw(")\r\n")
-	if f.marks && f.cte == undecoded && !ghost && !s.box.readOnly && m.Flags&mailstore.FlagSeen == 0 {
+	if f.marks && f.cte == undecoded && !ghost && !s.box.readOnly && s.box.rights.Has(sharing.Seen) && m.Flags&mailstore.FlagSeen == 0 {
 		f.seen.Add(m.UID)
 	}
 	return e.Err()

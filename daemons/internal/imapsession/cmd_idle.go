@@ -32,13 +32,23 @@ func cmdIdle(s *session, c *call) error {
 
 // pushChanges tells a client what has changed that idles, or has asked with NOTIFY to be told.
 func (s *session) pushChanges() error {
-	if s.box == nil {
-		return nil
-	}
 	ctx, cancel := s.context()
 	defer cancel()
+	if s.box == nil {
+		return s.pushAnnotations(ctx)
+	}
+	if err := s.checkRights(ctx, false); errors.Is(err, errRevoked) {
+		s.bye(unsharedText)
+		return errOver
+	} else if err != nil {
+		return s.lostMailbox(err)
+	}
 	if err := s.box.refresh(ctx); err != nil {
 		return s.lostMailbox(err)
+	}
+	s.tellRights()
+	if err := s.pushAnnotations(ctx); err != nil {
+		return err
 	}
 	if s.box.told == s.box.view.st && len(s.box.view.ghosts) == 0 {
 		return nil

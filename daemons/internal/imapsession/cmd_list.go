@@ -8,6 +8,7 @@ import (
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // listing holds the arguments of LIST (RFC 9051 §6.3.9, RFC 5258, RFC 5819, RFC 6154).
@@ -25,6 +26,8 @@ type listing struct {
 
 	returnSubscribed bool
 	status           statusItems
+	myRights         bool          // RFC 8440
+	metadata         *metadataWant // RFC 9590
 }
 
 func cmdList(s *session, c *call) error {
@@ -36,7 +39,7 @@ func cmdList(s *session, c *call) error {
 		s.enc.Raw(`* LIST (\Noselect) "/" ""` + "\r\n")
 		return nil
 	}
-	nodes, err := s.mailboxTree(c.ctx, l.subscribed || l.returnSubscribed)
+	nodes, err := s.mailboxTree(c.ctx, l.subscribed || l.returnSubscribed, l.mayMatch)
 	if err != nil {
 		return err
 	}
@@ -45,7 +48,21 @@ func cmdList(s *session, c *call) error {
 			return err
 		}
 	}
+	l.longEntries(c)
 	return nil
+}
+
+// mayMatch reports whether a pattern may match a name that begins with prefix, or a level of it.
+func (l *listing) mayMatch(prefix string) bool {
+	for _, p := range l.patterns {
+		if i := strings.IndexAny(p, "*%"); i >= 0 {
+			p = p[:i]
+		}
+		if strings.HasPrefix(prefix, p) || strings.HasPrefix(p, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *session) takeListing() (*listing, error) {
@@ -141,6 +158,15 @@ func (s *session) listReturn(l *listing) error {
 	case "SUBSCRIBED":
 		l.returnSubscribed = true
 	case "CHILDREN", "SPECIAL-USE": // are always told
+	case "MYRIGHTS":
+		l.myRights = true
+	case "METADATA":
+		if err := s.dec.SP(); err != nil {
+			return err
+		}
+		if l.metadata, err = s.takeListMetadata(); err != nil {
+			return err
+		}
 	case "STATUS":
 		if err := s.dec.SP(); err != nil {
 			return err
@@ -159,6 +185,7 @@ func (s *session) listReturn(l *listing) error {
 type node struct {
 	name       string
 	id         string // empty: no mailbox of that name
+	place      *place // of that mailbox
 	uses       []string
 	subscribed bool
 	kids       bool // a mailbox lies below
@@ -167,11 +194,12 @@ type node struct {
 }
 
 // mailboxTree lists all names, sorted, INBOX first.
-func (s *session) mailboxTree(ctx context.Context, subscriptions bool) ([]*node, error) {
-	list, err := s.acc.Mailboxes(ctx)
+func (s *session) mailboxTree(ctx context.Context, subscriptions bool, mayMatch func(prefix string) bool) ([]*node, error) {
+	all, err := s.acc.Listing(ctx)
 	if err != nil {
 		return nil, err
 	}
+	list := all.Mailboxes()
 	tree := make(map[string]*node, len(list))
 	at := func(name string) *node {
 		n := tree[name]
@@ -188,12 +216,22 @@ func (s *session) mailboxTree(ctx context.Context, subscriptions bool) ([]*node,
 	}
 	for i := range list {
 		info := &list[i]
+		if _, _, hidden := s.sharedName(info.Name); hidden {
+			continue // made before the prefix was set
+		}
 		n := at(info.Name)
 		n.id, n.uses = info.ID, info.SpecialUse
+		n.place = &place{acc: s.acc, owner: s.user, name: info.Name, listing: all, box: info.ID, rights: sharing.All}
 		above(info.Name, func(p *node) {
 			p.kids = true
 			p.kidsUse = p.kidsUse || len(info.SpecialUse) > 0
 		})
+	}
+	for _, p := range s.othersMailboxes(ctx, mayMatch) {
+		name := s.shown(p.owner, p.name)
+		n := at(name)
+		n.id, n.place = p.box, p
+		above(name, func(p *node) { p.kids = true })
 	}
 	if subscriptions {
 		names, err := s.acc.Subscriptions(ctx)
@@ -284,10 +322,21 @@ func (s *session) listNode(ctx context.Context, l *listing, n *node, rest []*nod
 		e.Raw("))")
 	}
 	e.CRLF()
-	if len(l.status) == 0 || n.id == "" {
+	if n.id == "" {
 		return e.Err()
 	}
-	mb, err := s.acc.OpenID(ctx, n.id)
+	if l.myRights {
+		s.writeMyRights(n.name, n.place.rights)
+	}
+	if l.metadata != nil {
+		if err := s.listMetadata(ctx, l.metadata, n); err != nil {
+			return err
+		}
+	}
+	if len(l.status) == 0 || !n.place.rights.Has(sharing.Read) { // RFC 5819 §2: no STATUS of what cannot be selected
+		return e.Err()
+	}
+	mb, err := n.place.acc.OpenListed(ctx, n.place.listing, n.id)
 	if err == nil {
 		err = s.writeStatus(ctx, n.name, mb, l.status)
 	}
@@ -330,7 +379,7 @@ func cmdLsub(s *session, c *call) error {
 	if len(pattern) > 2*s.srv.limits().MailboxNameLimit {
 		return no("LIMIT", "Too long a pattern")
 	}
-	nodes, err := s.mailboxTree(c.ctx, true)
+	nodes, err := s.mailboxTree(c.ctx, true, nowhere) // names count, whether there is a mailbox or not
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,12 @@
 package imapsession
 
 import (
+	"context"
+	"errors"
 	"strings"
 
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // separator is the hierarchy separator of mailbox names.
@@ -22,6 +25,8 @@ func (s *session) mailboxName(name string) error {
 		return no("LIMIT", "The name has more than "+itoa(uint64(lim.MailboxLevels))+" levels")
 	case strings.HasPrefix(name, "/"), strings.HasSuffix(name, "/"), strings.Contains(name, "//"):
 		return no("CANNOT", "A level of the name is empty")
+	case name == lim.OtherUsers, name == lim.PublicFolders:
+		return no("CANNOT", "Mailboxes of others begin so")
 	case strings.ContainsAny(name, "%*"):
 		return no("CANNOT", "The name has wildcards in it")
 	}
@@ -61,16 +66,29 @@ func cmdCreate(s *session, c *call) error {
 	if err := s.mailboxName(name); err != nil {
 		return err
 	}
+	p, err := s.newPlace(c.ctx, name)
+	if err != nil {
+		return err
+	}
 	if len(uses) > 0 {
+		if p.foreign {
+			return no("USEATTR", "Special uses are for mailboxes of one's own")
+		}
 		if err := s.usesAreFree(c, uses); err != nil {
 			return err
 		}
 	}
-	info, err := s.acc.Create(c.ctx, name, mailstore.CreateOptions{SpecialUse: uses})
+	o := mailstore.CreateOptions{SpecialUse: uses}
+	if above, ok := p.parent(); ok {
+		o.Attrs = sharing.Inherited(p.listing, above)
+	}
+	info, err := p.acc.Create(c.ctx, p.name, o)
 	if err != nil {
 		return err
 	}
-	s.noteCreated(info.ID, name)
+	if !p.foreign {
+		s.noteCreated(info.ID, name)
+	}
 	c.ok("MAILBOXID ("+objectID(info.ID)+")", "")
 	return nil
 }
@@ -135,13 +153,15 @@ func cmdDelete(s *session, c *call) error {
 	if err != nil {
 		return err
 	}
-	if s.box != nil {
-		if mb, err := s.acc.Open(c.ctx, name); err == nil && mb.Ref() == s.box.mb.Ref() && name != "INBOX" {
-			s.closeMailbox()
-			s.enc.Raw("* OK [CLOSED] The selected mailbox is being deleted\r\n")
-		}
+	p, mb, err := s.open(c.ctx, name, sharing.Remove)
+	if err != nil {
+		return err
 	}
-	if err := s.acc.Delete(c.ctx, name); err != nil {
+	if s.box != nil && mb.Ref() == s.box.mb.Ref() && p.name != mailstore.Inbox {
+		s.closeMailbox()
+		s.enc.Raw("* OK [CLOSED] The selected mailbox is being deleted\r\n")
+	}
+	if err := p.acc.Delete(c.ctx, p.name); err != nil {
 		return err
 	}
 	s.noteDeleted(name)
@@ -170,7 +190,26 @@ func cmdRename(s *session, c *call) error {
 	if strings.HasPrefix(to, from+"/") && from != "INBOX" {
 		return no("CANNOT", "A mailbox cannot be moved below itself")
 	}
-	if err := s.acc.Rename(c.ctx, from, to); err != nil {
+	source, err := s.place(c.ctx, from)
+	if err != nil {
+		return err
+	}
+	if source.foreign {
+		if _, err := source.open(c.ctx, sharing.Remove); err != nil {
+			return err
+		}
+		if source.name == mailstore.Inbox {
+			return mailstore.ErrInbox
+		}
+	}
+	target, err := s.newPlace(c.ctx, to)
+	if err != nil {
+		return err
+	}
+	if source.owner.ID != target.owner.ID {
+		return no("CANNOT", "A mailbox cannot be given to another account")
+	}
+	if err := source.acc.Rename(c.ctx, source.name, target.name); err != nil {
 		return err
 	}
 	s.noteRenamed(from, to)
@@ -197,6 +236,31 @@ func cmdSubscribe(s *session, c *call) error {
 	return nil
 }
 
+// newPlace is the place of a mailbox that is to be made, by CREATE or RENAME: somebody else's needs the right to do so in the nearest mailbox
+// above it (RFC 4314 §4).
+func (s *session) newPlace(ctx context.Context, name string) (*place, error) {
+	p, err := s.place(ctx, name)
+	switch {
+	case err != nil && errors.Is(err, errNoSuchMailbox):
+		return nil, no("CANNOT", "A mailbox cannot be made there")
+	case err != nil:
+		return nil, err
+	case !p.foreign:
+		return p, p.list(ctx)
+	case p.box != "" && p.rights.Has(sharing.Lookup):
+		return nil, mailstore.ErrMailboxExists
+	}
+	if p.box != "" { // one that the user may not know of: as far as he can see, the right above it counts
+		if above, ok := p.parent(); ok {
+			p.rights = sharing.RightsOf(p.listing, above, p.owner, p.who)
+		}
+	}
+	if !p.rights.Has(sharing.Create) {
+		return nil, errNoRight
+	}
+	return p, nil
+}
+
 // oneMailbox takes a space, a mailbox name and the end of the command.
 func (s *session) oneMailbox() (string, error) {
 	if err := s.dec.SP(); err != nil {
@@ -209,11 +273,20 @@ func (s *session) oneMailbox() (string, error) {
 	return name, s.dec.End()
 }
 
-// cmdNamespace is NAMESPACE (RFC 2342, RFC 9051 §6.3.10): there are personal mailboxes only.
+// cmdNamespace is NAMESPACE (RFC 2342, RFC 9051 §6.3.10): one's own mailboxes, those of other users, and public ones.
 func cmdNamespace(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
-	s.enc.Raw(`* NAMESPACE (("" "/")) NIL NIL` + "\r\n")
-	return nil
+	e, lim := &s.enc, s.srv.limits()
+	e.Raw(`* NAMESPACE (("" "/"))`)
+	for _, prefix := range []string{lim.OtherUsers, lim.PublicFolders} {
+		if prefix == "" {
+			e.Raw(" NIL")
+			continue
+		}
+		e.Raw(" ((").Mailbox(prefix + "/").Raw(` "/"))`)
+	}
+	e.CRLF()
+	return e.Err()
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // Quotas (RFC 9208): one quota root, named "", holds all mailboxes of an account. Its limits come from
@@ -16,30 +17,39 @@ import (
 const usageAge = time.Minute
 
 // hasQuota reports whether the account has a limit.
-func (s *session) hasQuota() bool { return s.user.QuotaStorage > 0 || s.user.QuotaMessages > 0 }
+func (p *place) hasQuota() bool { return p.owner.QuotaStorage > 0 || p.owner.QuotaMessages > 0 }
 
-// checkQuota refuses to store messages more of bytes in all when that would go over a limit.
-func (s *session) checkQuota(ctx context.Context, bytes, messages int64) error {
-	if !s.hasQuota() || messages == 0 {
+// checkQuota refuses to store messages more of bytes in all when that would go over a limit of the account.
+func (p *place) checkQuota(ctx context.Context, bytes, messages int64) error {
+	if !p.hasQuota() || messages == 0 {
 		return nil
 	}
-	limits := mailstore.Usage{Bytes: max(s.user.QuotaStorage, 0), Messages: max(s.user.QuotaMessages, 0)}
-	u, over, err := s.acc.Over(ctx, limits, mailstore.Usage{Bytes: bytes, Messages: messages}, usageAge)
+	o := p.owner
+	limits := mailstore.Usage{Bytes: max(o.QuotaStorage, 0), Messages: max(o.QuotaMessages, 0)}
+	u, over, err := p.acc.Over(ctx, limits, mailstore.Usage{Bytes: bytes, Messages: messages}, usageAge)
 	if err != nil {
 		return err
 	}
 	switch {
 	case !over:
 		return nil
-	case s.user.QuotaStorage > 0 && u.Bytes+bytes > s.user.QuotaStorage:
-		return no("OVERQUOTA", "The mailboxes are full: "+itoa(uint64(u.Bytes/1024))+" of "+itoa(uint64(s.user.QuotaStorage/1024))+" KiB are in use")
-	case s.user.QuotaMessages > 0 && u.Messages+messages > s.user.QuotaMessages:
-		return no("OVERQUOTA", "The mailboxes are full: "+itoa(uint64(u.Messages))+" of "+itoa(uint64(s.user.QuotaMessages))+" messages")
+	case o.QuotaStorage > 0 && u.Bytes+bytes > o.QuotaStorage:
+		return no("OVERQUOTA", "The mailboxes are full: "+itoa(uint64(u.Bytes/1024))+" of "+itoa(uint64(o.QuotaStorage/1024))+" KiB are in use")
+	case o.QuotaMessages > 0 && u.Messages+messages > o.QuotaMessages:
+		return no("OVERQUOTA", "The mailboxes are full: "+itoa(uint64(u.Messages))+" of "+itoa(uint64(o.QuotaMessages))+" messages")
 	}
 	return nil
 }
 
-// cmdGetQuota is GETQUOTA (RFC 9208 §4.1.2).
+// quotaRoot is the name of the account's quota root: empty for one's own, otherwise the address.
+func (p *place) quotaRoot() string {
+	if p.foreign {
+		return p.owner.Address
+	}
+	return ""
+}
+
+// cmdGetQuota is GETQUOTA (RFC 9208 §4.1.2). The root of somebody else's account is known to those who may read one of his mailboxes.
 func cmdGetQuota(s *session, c *call) error {
 	if err := s.dec.SP(); err != nil {
 		return err
@@ -51,10 +61,29 @@ func cmdGetQuota(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
-	if root != "" || !s.hasQuota() {
-		return no("NONEXISTENT", "There is no such quota root")
+	none := no("NONEXISTENT", "There is no such quota root")
+	if root == "" {
+		p := s.own("")
+		if !p.hasQuota() {
+			return none
+		}
+		return s.writeQuota(c.ctx, p)
 	}
-	return s.writeQuota(c.ctx)
+	sh, err := s.srv.sharing.Owner(c.ctx, root)
+	if err != nil || sh.Owner.Address != root || sh.Owner.ID == s.user.ID {
+		return none
+	}
+	who, err := s.srv.sharing.Who(c.ctx, s.user)
+	if err != nil {
+		return err
+	}
+	p := &place{acc: sh.Account, owner: sh.Owner, foreign: true, listing: sh.Listing, who: who}
+	for _, m := range sh.Listing.Mailboxes() {
+		if p.hasQuota() && sharing.RightsOf(sh.Listing, m.ID, sh.Owner, who).Has(sharing.Read) {
+			return s.writeQuota(c.ctx, p)
+		}
+	}
+	return none
 }
 
 // cmdGetQuotaRoot is GETQUOTAROOT (RFC 9208 §4.1.3).
@@ -63,34 +92,35 @@ func cmdGetQuotaRoot(s *session, c *call) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.acc.Open(c.ctx, name); err != nil {
+	p, _, err := s.open(c.ctx, name, sharing.Read)
+	if err != nil {
 		return err
 	}
 	s.enc.Raw("* QUOTAROOT ").Mailbox(name)
-	if !s.hasQuota() {
+	if !p.hasQuota() {
 		s.enc.CRLF()
 		return nil
 	}
-	s.enc.Raw(` ""` + "\r\n")
-	return s.writeQuota(c.ctx)
+	s.enc.SP().String(p.quotaRoot()).CRLF()
+	return s.writeQuota(c.ctx, p)
 }
 
 // writeQuota writes the QUOTA response. STORAGE counts units of 1024 octets (RFC 9208 §5.1), usage
 // rounded up and the limit down.
-func (s *session) writeQuota(ctx context.Context) error {
-	u, err := s.acc.Usage(ctx, usageAge)
+func (s *session) writeQuota(ctx context.Context, p *place) error {
+	u, err := p.acc.Usage(ctx, usageAge)
 	if err != nil {
 		return err
 	}
 	e := &s.enc
-	e.Raw(`* QUOTA "" (`)
-	if limit := s.user.QuotaStorage; limit > 0 {
+	e.Raw("* QUOTA ").String(p.quotaRoot()).Raw(" (")
+	if limit := p.owner.QuotaStorage; limit > 0 {
 		e.Raw("STORAGE ").Number(uint64((u.Bytes + 1023) / 1024)).SP().Number(uint64(limit / 1024))
-		if s.user.QuotaMessages > 0 {
+		if p.owner.QuotaMessages > 0 {
 			e.SP()
 		}
 	}
-	if limit := s.user.QuotaMessages; limit > 0 {
+	if limit := p.owner.QuotaMessages; limit > 0 {
 		e.Raw("MESSAGE ").Number(uint64(u.Messages)).SP().Number(uint64(limit))
 	}
 	e.Raw(")\r\n")

@@ -6,6 +6,7 @@ import (
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // cmdReplace is REPLACE and UID REPLACE (RFC 8508): a message takes the place of another, which is expunged, in one command.
@@ -30,17 +31,24 @@ func cmdReplace(s *session, c *call) error {
 	if s.box.readOnly {
 		return errReadOnly
 	}
+	if !s.box.rights.Has(sharing.Delete | sharing.Expunge) {
+		return errNoRight
+	}
 	opening, cancel := s.context()
-	dst, err := s.acc.Open(opening, name)
+	to, dst, err := s.open(opening, name, sharing.Insert)
 	cancel()
 	if err != nil {
 		return tryCreate(err)
 	}
-	m, err := s.takeMessage(dst, func(size int64) error {
+	m, err := s.takeMessage(to, dst, func(size int64) error {
 		ctx, cancel := s.context()
 		defer cancel()
-		return s.checkQuota(ctx, max(0, size-old.Size), 0)
+		if to.owner.ID != s.box.owner(s).ID {
+			return to.checkQuota(ctx, size, 1)
+		}
+		return to.checkQuota(ctx, max(0, size-old.Size), 0)
 	})
+	to.permit(&m)
 	if m.Message != nil {
 		defer m.Message.Close()
 	}

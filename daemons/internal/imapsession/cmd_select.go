@@ -7,6 +7,7 @@ import (
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // cmdSelect is SELECT and EXAMINE (RFC 9051 §6.3.2, RFC 7162 §3.1.8 and §3.2.5).
@@ -49,7 +50,7 @@ func cmdSelect(s *session, c *call) error {
 	if sync != nil && sync.validity == b.view.st.UIDValidity() {
 		s.resync(sync)
 	}
-	if b.readOnly {
+	if b.readOnly || !b.rights.Any(flagRights) {
 		c.ok("READ-ONLY", "")
 	} else {
 		c.ok("READ-WRITE", "")
@@ -164,16 +165,20 @@ func (s *session) seqMatch() (seqs, uids []imapwire.Range, err error) {
 // openMailbox opens a mailbox, registers interest in it, and only then reads its state: whatever is
 // committed from then on wakes the session.
 func (s *session) openMailbox(ctx context.Context, name string, readOnly bool) (*selected, error) {
-	mb, err := s.acc.Open(ctx, name)
+	p, mb, err := s.open(ctx, name, sharing.Read)
 	if err != nil {
 		return nil, err
 	}
-	b := &selected{mb: mb, readOnly: readOnly}
+	b := &selected{mb: mb, readOnly: readOnly, name: name}
+	if err := b.follow(ctx, s, p); err != nil {
+		return nil, err
+	}
 	if err := b.startWatch(ctx, func() {
 		if s.pushing.Load() {
 			s.signal(eventPush)
 		}
 	}); err != nil {
+		b.unfollow()
 		return nil, err
 	}
 	st, err := mb.State(ctx)
@@ -320,7 +325,7 @@ func cmdClose(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
-	if !s.box.readOnly {
+	if !s.box.readOnly && s.box.rights.Has(sharing.Expunge) {
 		if err := s.box.refresh(c.ctx); err != nil {
 			return err
 		}

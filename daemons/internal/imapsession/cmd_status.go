@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // statusItems are the data items of STATUS (RFC 9051 §6.3.11, RFC 7162, RFC 7889, RFC 8474, RFC 9208 §4.1.4).
@@ -56,7 +57,7 @@ func cmdStatus(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
-	mb, err := s.acc.Open(c.ctx, name)
+	_, mb, err := s.open(c.ctx, name, sharing.Read)
 	if err != nil {
 		return err
 	}

@@ -69,20 +69,51 @@ func cmdStore(s *session, c *call) error {
 	if len(change.UIDs) == 0 {
 		return nil
 	}
-	stop := s.keepTelling(c, change.UIDs.Len())
-	defer stop()
-	res, err := b.mb.ChangeFlags(c.ctx, change)
-	stop()
+	changes, err := b.permitted(change)
 	if err != nil {
 		return err
 	}
-	b.view.advance(res.State)
-	failed := s.modifiedCode(c, res.Failed)
-	if silent {
+	stop := s.keepTelling(c, change.UIDs.Len())
+	defer stop()
+	var notChanged mailstore.UIDSet
+	for i, ch := range changes {
+		if i > 0 { // what the first change let through has its mod-sequence from that
+			ch.UIDs, ch.Conditional = without(ch.UIDs, notChanged), false
+		}
+		if len(ch.UIDs) == 0 {
+			break
+		}
+		res, err := b.mb.ChangeFlags(c.ctx, ch)
+		if err != nil {
+			return err
+		}
+		b.view.advance(res.State)
+		if i == 0 {
+			notChanged = res.Failed
+		}
+	}
+	stop()
+	failed := s.modifiedCode(c, notChanged)
+	if silent && len(changes) == 1 {
+		change = changes[0]
 		c.silent = &silentStore{uids: change.UIDs, op: change.Op, flags: change.Flags, words: change.Keywords}
 		return nil
 	}
 	return s.tellStored(c, ranges, failed)
+}
+
+// without returns the UIDs of a that are not in b.
+func without(a, b mailstore.UIDSet) mailstore.UIDSet {
+	if len(b) == 0 {
+		return a
+	}
+	var out mailstore.UIDSet
+	for uid := range a.All() {
+		if !b.Contains(uid) {
+			out.Add(uid)
+		}
+	}
+	return out
 }
 
 // setArgument takes a space, a set and the space behind it.

@@ -8,6 +8,8 @@ func cmdUnauthenticate(s *session, c *call) error {
 	}
 	s.setNotify(nil)
 	s.closeMailbox()
+	s.news.close()
+	s.news = nil
 	if s.unwatch != nil {
 		s.unwatch()
 		s.unwatch = nil

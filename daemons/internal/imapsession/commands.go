@@ -40,7 +40,7 @@ func newCommands() map[string]*command {
 		"AUTHENTICATE": {run: cmdAuthenticate, states: stateNew, store: true, quiet: true, capability: "SASL-IR"},
 
 		"COMPRESS":       {run: cmdCompress, states: stateAuthed, quiet: true, capability: "COMPRESS=DEFLATE"},
-		"ENABLE":         {run: cmdEnable, states: stateAuthed, quiet: true, capability: "ENABLE"},
+		"ENABLE":         {run: cmdEnable, states: stateAuthed, store: true, quiet: true, capability: "ENABLE"},
 		"SELECT":         {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
 		"EXAMINE":        {run: cmdSelect, states: stateAuthed, store: true, quiet: true},
 		"CREATE":         {run: cmdCreate, states: stateAuthed, store: true},
@@ -55,6 +55,13 @@ func newCommands() map[string]*command {
 		"APPEND":         {run: cmdAppend, states: stateAuthed, capability: "UIDPLUS"},
 		"UNAUTHENTICATE": {run: cmdUnauthenticate, states: stateAuthed, quiet: true, capability: "UNAUTHENTICATE"},
 		"GETQUOTA":       {run: cmdGetQuota, states: stateAuthed, store: true, capability: "QUOTA"},
+		"SETACL":         {run: cmdSetACL, states: stateAuthed, store: true, capability: "ACL"},
+		"DELETEACL":      {run: cmdDeleteACL, states: stateAuthed, store: true, capability: "ACL"},
+		"GETACL":         {run: cmdGetACL, states: stateAuthed, store: true, capability: "ACL"},
+		"LISTRIGHTS":     {run: cmdListRights, states: stateAuthed, store: true, capability: "RIGHTS=kxte"},
+		"MYRIGHTS":       {run: cmdMyRights, states: stateAuthed, store: true, capability: "LIST-MYRIGHTS"},
+		"GETMETADATA":    {run: cmdGetMetadata, states: stateAuthed, store: true, capability: "METADATA"},
+		"SETMETADATA":    {run: cmdSetMetadata, states: stateAuthed, store: true, capability: "LIST-METADATA"},
 		"GETQUOTAROOT":   {run: cmdGetQuotaRoot, states: stateAuthed, store: true, capability: "QUOTA"},
 		"IDLE":           {run: cmdIdle, states: stateAuthed, store: true, quiet: true, capability: "IDLE"},
 
@@ -97,6 +104,7 @@ type call struct {
 
 	// silent and said tell sync what the client knows already: a change that it takes for granted, and
 	// messages whose flags it has been told as of the present state.
+	ask    bool // the news of annotations are to be read freshly
 	silent *silentStore
 	said   mailstore.UIDSet
 	// For progress: messages looked at, of how many (0: not known), and when to tell about it again.
@@ -146,10 +154,23 @@ func (s *session) serveCommand() error {
 		c.ctx, cancel = s.context()
 		defer cancel()
 	}
+	if s.box != nil && s.box.shared != nil && c.states == stateSelected && name != "UNSELECT" && name != "CLOSE" {
+		if err := s.checkRights(c.ctx, false); errors.Is(err, errRevoked) {
+			s.bye(unsharedText)
+			return errOver
+		} else if err != nil {
+			return s.refuse(tag, c.name, err)
+		}
+	}
 	err = c.run(s, c)
 	if s.box != nil && !c.quiet && tellsNews(err) {
 		if failed := s.sync(c); failed != nil {
 			return failed
+		}
+	}
+	if s.news != nil && !s.idling && tellsNews(err) {
+		if failed := s.tellNotes(c.ctx, c.ask); failed != nil && err == nil {
+			err = failed
 		}
 	}
 	if err != nil && !errors.Is(err, errAnswered) {

@@ -70,6 +70,11 @@ func applyFlags(op mailstore.FlagOp, flags mailstore.Flags, words []string, sys 
 // sameWords compares sorted lists of keywords.
 func sameWords(a, b []string) bool { return slices.Equal(a, b) }
 
+// containsFold reports whether a word is in a list, without regard to case.
+func containsFold(list []string, word string) bool {
+	return slices.ContainsFunc(list, func(w string) bool { return strings.EqualFold(w, word) })
+}
+
 // hasKeyword reports whether a message has a keyword, without regard to case.
 func hasKeyword(m *mailstore.Message, word string) bool {
 	for _, k := range m.Keywords {

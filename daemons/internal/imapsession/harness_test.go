@@ -88,11 +88,11 @@ func (u *users) login(user, password, remote string) (*dirclient.Account, error)
 	case password != "secret":
 		return nil, authn.ErrBadCredentials
 	}
-	account := &dirclient.Account{Address: name + "@example.test", ID: "account-" + name, Volume: "vol01", Status: dirclient.StatusActive}
-	if strings.HasPrefix(name, "quota") {
-		account.QuotaStorage, account.QuotaMessages = 10<<10, 4
+	domain := "example.test"
+	if strings.HasSuffix(user, "@other.test") {
+		domain = "other.test"
 	}
-	return account, nil
+	return account(name, domain), nil
 }
 
 // rig is a server on a real store.
@@ -101,6 +101,7 @@ type rig struct {
 	store   *mailstore.Store
 	srv     *Server
 	auth    *users
+	people  *people
 	addr    string // plain
 	tlsAddr string // TLS from the first byte
 	metrics *prometheus.Registry
@@ -143,8 +144,8 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 
 func newRigOn(t testing.TB, store *mailstore.Store, change func(*Options)) *rig {
 	t.Helper()
-	r := &rig{t: t, store: store, auth: new(users), metrics: prometheus.NewRegistry()}
-	opt := Options{Store: store, Auth: r.auth, TLS: testTLS(t), Server: "box1", Version: "test", Log: quiet(),
+	r := &rig{t: t, store: store, auth: new(users), people: newPeople(), metrics: prometheus.NewRegistry()}
+	opt := Options{Store: store, Auth: r.auth, Directory: r.people, TLS: testTLS(t), Server: "box1", Version: "test", Log: quiet(),
 		Metrics: r.metrics, Limits: DefaultLimits()}
 	opt.Limits.AllowPlain = true
 	if change != nil {

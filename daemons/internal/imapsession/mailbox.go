@@ -6,6 +6,7 @@ import (
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // selected is the mailbox that a session has selected.
@@ -15,7 +16,10 @@ type selected struct {
 	view     view
 	told     *mailstore.State // the flags that the client knows are those of this state
 	recent   uint32           // messages from this UID on are \Recent here
-	readOnly bool
+	readOnly bool             // selected with EXAMINE
+	rights   sharing.Rights   // of the user; of his own mailbox all
+	shared   *shared          // of somebody else's mailbox
+	name     string           // as the client calls it
 	saved    []imapwire.Range // UIDs of SEARCH RETURN (SAVE)
 	keywords int              // how many keywords FLAGS has told about
 }
@@ -97,6 +101,7 @@ func (s *session) tell(w *news) error {
 		}
 	}
 	s.tellKeywords()
+	s.tellRights()
 	old, flags := b.told, s.heeds(imapwire.NotifyFlags)
 	if old == v.st {
 		return s.enc.Err()
@@ -245,22 +250,35 @@ func (s *session) tellKeywords() {
 func (s *session) writeMailboxFlags(words []string) {
 	s.box.keywords = len(words)
 	e := &s.enc
-	list := func() {
-		e.Raw(`\Answered \Flagged \Deleted \Seen \Draft`)
-		for _, w := range words {
-			e.SP().Raw(w)
-		}
+	e.Raw("* FLAGS (").Raw(`\Answered \Flagged \Deleted \Seen \Draft`)
+	for _, w := range words {
+		e.SP().Raw(w)
 	}
-	e.Raw("* FLAGS (")
-	list()
 	e.Raw(")\r\n")
-	if s.box.readOnly {
+	may := flagsFor(s.box.rights)
+	if s.box.readOnly || may == 0 {
 		e.Raw("* OK [PERMANENTFLAGS ()] No flags can be changed\r\n")
 		return
 	}
 	e.Raw("* OK [PERMANENTFLAGS (")
-	list()
-	e.Raw(` \*)] Flags are kept` + "\r\n")
+	first := true
+	for _, f := range flagNames {
+		if may&f.flag == 0 {
+			continue
+		}
+		if !first {
+			e.SP()
+		}
+		first = false
+		e.Raw(f.name)
+	}
+	if s.box.rights.Has(sharing.Write) {
+		for _, w := range words {
+			e.SP().Raw(w)
+		}
+		e.Raw(` \*`)
+	}
+	e.Raw(")] Flags are kept\r\n")
 }
 
 // flagNames are the system flags as they are written.

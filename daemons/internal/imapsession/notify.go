@@ -108,7 +108,7 @@ func (s *session) watchList(ctx context.Context, n *notify) (err error) {
 	if err != nil {
 		return err
 	}
-	nodes, err := s.mailboxTree(ctx, true)
+	nodes, err := s.mailboxTree(ctx, true, nowhere)
 	if err != nil {
 		return err
 	}

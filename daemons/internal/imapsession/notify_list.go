@@ -15,7 +15,7 @@ type affected struct {
 
 // noteList compares the list of mailboxes with what the client knows, and tells what it has asked for (RFC 5465 §5.4 and §5.5).
 func (s *session) noteList(ctx context.Context, n *notify) error {
-	nodes, err := s.mailboxTree(ctx, true)
+	nodes, err := s.mailboxTree(ctx, true, nowhere)
 	if err != nil {
 		return err
 	}

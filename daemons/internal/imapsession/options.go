@@ -11,19 +11,22 @@ import (
 	"shoal/daemons/internal/conf"
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/sasl"
+	"shoal/daemons/internal/sharing"
 )
 
 // Options are what a server is made of. Store, Auth and Log are required.
 type Options struct {
-	Store   Store
-	Auth    sasl.Authenticator    // *authn.Authenticator
-	TLS     *tls.Config           // for STARTTLS and for ServeTLS; nil: neither is offered
-	Server  string                // name of this server, in the greeting and in ID
-	Version string                // in the answer to ID
-	Log     *slog.Logger          // events of sessions, and the errors that end them
-	Metrics prometheus.Registerer // nil: metrics are counted and not shown
-	Clock   clock.Clock           // nil: the system's
-	Limits  Limits                // a zero value stands for the defaults as a whole
+	Store Store
+	Auth  sasl.Authenticator // *authn.Authenticator
+	// Directory knows accounts and groups, for access lists: *dirclient.Client. nil: nobody but the user himself is known.
+	Directory sharing.Directory
+	TLS       *tls.Config           // for STARTTLS and for ServeTLS; nil: neither is offered
+	Server    string                // name of this server, in the greeting and in ID
+	Version   string                // in the answer to ID
+	Log       *slog.Logger          // events of sessions, and the errors that end them
+	Metrics   prometheus.Registerer // nil: metrics are counted and not shown
+	Clock     clock.Clock           // nil: the system's
+	Limits    Limits                // a zero value stands for the defaults as a whole
 }
 
 // Limits are the settings of IMAP: each one an attribute of the block imap in the configuration of
@@ -71,6 +74,19 @@ type Limits struct {
 	ProgressInterval time.Duration `hcl:"progress_interval,optional" conf:"live" default:"10s" min:"1s" max:"1h"`
 	// NotifyMailboxes bounds the mailboxes that NOTIFY watches for one connection.
 	NotifyMailboxes int `hcl:"notify_mailboxes,optional" conf:"live" default:"500" min:"1" max:"100000"`
+	// OtherUsers and PublicFolders are what the names of other users' and of public mailboxes begin with; empty: there are none.
+	OtherUsers    string `hcl:"other_users,optional" conf:"live" default:"Other Users"`
+	PublicFolders string `hcl:"public_folders,optional" conf:"live" default:"Public Folders"`
+	// ACLEntries bounds the access list of a mailbox.
+	ACLEntries int `hcl:"acl_entries,optional" conf:"live" default:"200" min:"10" max:"10000"`
+	// Annotations bounds the annotations of a mailbox, or of the server, that one account keeps, AnnotationSize the value of one,
+	// AnnotationStorage all that an account keeps together.
+	Annotations       int       `hcl:"annotations,optional" conf:"live" default:"100" min:"10" max:"10000"`
+	AnnotationSize    conf.Size `hcl:"annotation_size,optional" conf:"live" default:"16 KiB" min:"1 KiB" max:"512 KiB"`
+	AnnotationStorage conf.Size `hcl:"annotation_storage,optional" conf:"live" default:"1 MiB" min:"64 KiB" max:"64 MiB"`
+	// ServerComment and AdminContact are what clients are told as annotations of the server (RFC 5464); AdminContact is a URI.
+	ServerComment string `hcl:"server_comment,optional" conf:"live"`
+	AdminContact  string `hcl:"admin_contact,optional" conf:"live"`
 	// Keywords bounds the keywords of one message.
 	Keywords int `hcl:"keywords,optional" conf:"live" default:"64" min:"1" max:"1000"`
 }

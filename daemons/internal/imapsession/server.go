@@ -13,6 +13,7 @@ import (
 
 	"shoal/daemons/internal/clock"
 	"shoal/daemons/internal/sasl"
+	"shoal/daemons/internal/sharing"
 )
 
 // Server serves IMAP to any number of connections.
@@ -25,6 +26,7 @@ type Server struct {
 	poller  *poller
 	workers *workers
 	sasl    *sasl.Server
+	sharing *sharing.Service
 	ctx     context.Context // ends with Close; commands in progress hang from it
 	cancel  context.CancelFunc
 	sweeper sync.WaitGroup
@@ -76,6 +78,10 @@ func New(opt Options) (*Server, error) {
 		empty:     make(chan struct{}),
 		commands:  newCommands(),
 	}
+	if opt.Directory == nil {
+		opt.Directory = sharing.Nobody{}
+	}
+	s.sharing = sharing.New(sharing.Options{Store: opt.Store, Directory: opt.Directory, Clock: opt.Clock, Log: opt.Log})
 	s.SetLimits(opt.Limits)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go p.run(func(c *session) { c.signal(eventInput) })

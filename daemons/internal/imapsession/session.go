@@ -80,6 +80,8 @@ type session struct {
 	acc  *mailstore.Account
 	box  *selected // state selected: the mailbox
 
+	news *noteNews // ENABLE METADATA
+
 	unwatch func() // ends the watch on the login
 	note    *notify
 }
@@ -340,6 +342,7 @@ func (s *session) end() {
 	s.note = nil
 	s.stopIdling()
 	s.closeMailbox()
+	s.news.close()
 	s.srv.release(s)
 	s.t.close(s.srv.poller)
 	s.srv.forget(s)

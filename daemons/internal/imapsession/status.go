@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
 )
@@ -67,6 +68,8 @@ func answerTo(err error) (a *status, report bool) {
 		return &status{code: "OVERQUOTA", text: "No space is left"}, true
 	case errors.Is(err, mailstore.ErrReadOnly):
 		return &status{code: "UNAVAILABLE", text: "The mail store is read-only at the moment"}, true
+	case errors.Is(err, dirclient.ErrUnavailable):
+		return &status{code: "UNAVAILABLE", text: "The directory does not answer at the moment, try again later"}, true
 	case errors.Is(err, mailstore.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &status{code: "UNAVAILABLE", text: "The mail store does not answer at the moment, try again later"}, true
 	case errors.Is(err, mailstore.ErrCorrupt):

@@ -10,4 +10,14 @@ func (b *selected) startWatch(ctx context.Context, wake func()) (err error) {
 }
 
 // unwatch ends the interest.
-func (b *selected) unwatch() { b.watch.Close() }
+func (b *selected) unwatch() {
+	b.watch.Close()
+	b.unfollow()
+}
+
+// unfollow ends the interest in the owner's account.
+func (b *selected) unfollow() {
+	if b.shared != nil {
+		b.shared.watch.Close()
+	}
+}

@@ -115,6 +115,14 @@ func (l *Listing) MailboxByID(id string) (MailboxInfo, bool) {
 	return b.info(l.st), true
 }
 
+// OpenListed opens a mailbox of the list without asking whether it is still there: the mailbox itself says so when it is used. ErrNoMailbox.
+func (a *Account) OpenListed(ctx context.Context, l *Listing, id string) (*Mailbox, error) {
+	if l.st.boxes[id] == nil {
+		return nil, fmt.Errorf("mailbox %q: %w", id, ErrNoMailbox)
+	}
+	return a.listed(ctx, id)
+}
+
 // canonicalName is a name as the list has it; one that cannot be is as it is.
 func canonicalName(name string) string {
 	if n, err := mailboxName(name); err == nil {

@@ -20,13 +20,33 @@ const linkBatch = 256
 // CopyTo copies messages with flags and internal date into dst, in ascending order of UID, all in one
 // commit. UIDs without a message are passed over.
 func (m *Mailbox) CopyTo(ctx context.Context, uids UIDSet, dst *Mailbox) (CopyResult, error) {
-	return m.copyTo(ctx, uids, dst, false)
+	return m.copyTo(ctx, uids, dst, CopyOptions{})
+}
+
+// CopyOptions say what Transfer does. The zero value copies messages with all their flags.
+type CopyOptions struct {
+	Move         bool  // MoveTo instead of CopyTo
+	DropFlags    Flags // flags that the copies do not get
+	DropKeywords bool  // keywords neither
+}
+
+// Transfer is CopyTo or MoveTo of messages that do not take along all of their flags: into a mailbox where the user may not set them
+// (RFC 4314 §4).
+func (m *Mailbox) Transfer(ctx context.Context, uids UIDSet, dst *Mailbox, o CopyOptions) (CopyResult, error) {
+	if o.Move {
+		return m.moveTo(ctx, uids, dst, o)
+	}
+	return m.copyTo(ctx, uids, dst, o)
 }
 
 // MoveTo copies messages into dst and then expunges them here. A crash between the two commits leaves
 // them in both; moving them again ends that and makes no second copy.
 func (m *Mailbox) MoveTo(ctx context.Context, uids UIDSet, dst *Mailbox) (CopyResult, error) {
-	r, err := m.copyTo(ctx, uids, dst, true)
+	return m.moveTo(ctx, uids, dst, CopyOptions{Move: true})
+}
+
+func (m *Mailbox) moveTo(ctx context.Context, uids UIDSet, dst *Mailbox, o CopyOptions) (CopyResult, error) {
+	r, err := m.copyTo(ctx, uids, dst, o)
 	if err != nil || len(r.Source) == 0 {
 		return r, err
 	}
@@ -38,7 +58,8 @@ func (m *Mailbox) MoveTo(ctx context.Context, uids UIDSet, dst *Mailbox) (CopyRe
 	return r, nil
 }
 
-func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bool) (CopyResult, error) {
+func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, o CopyOptions) (CopyResult, error) {
+	move := o.Move
 	st, err := m.State(ctx)
 	if err != nil {
 		return CopyResult{}, err
@@ -65,8 +86,11 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 		id := msg.msgID()
 		id.nonce = m.j.store.nextNonce()
 		entries[i] = entry{
-			id: id, flags: msg.Flags, keywords: msg.Keywords, date: msg.InternalDate().Unix(), hasDate: true,
+			id: id, flags: msg.Flags &^ o.DropFlags, keywords: msg.Keywords, date: msg.InternalDate().Unix(), hasDate: true,
 			email: msg.EmailID(), thread: msg.ThreadID(), dir: dir,
+		}
+		if o.DropKeywords {
+			entries[i].keywords = nil
 		}
 		if msg.rec.ext&extFile != 0 {
 			entries[i].wire = uint32(msg.Size)
@@ -112,7 +136,7 @@ func (m *Mailbox) copyTo(ctx context.Context, uids UIDSet, dst *Mailbox, move bo
 		if again, err := dst.renumber(ctx, now, entries); err != nil || !again {
 			return CopyResult{}, dst.wrap(errors.Join(ErrUIDsExhausted, err))
 		}
-		return m.copyTo(ctx, uids, dst, move)
+		return m.copyTo(ctx, uids, dst, o)
 	}
 	r.UIDValidity, r.Dest = now.uidValidity, q.mail.uids
 	m.copyDerived(msgs, dst, entries, r.Dest)
