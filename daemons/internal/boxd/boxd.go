@@ -184,7 +184,7 @@ func (b *box) buildStore(c *Config) (err error) {
 
 func (b *box) buildSessions(c *Config) (err error) {
 	o := imapsession.Options{
-		Store: b.store, Auth: b.auth, Server: b.env.Server, Version: kit.Version,
+		Store: b.store, Auth: b.auth, Directory: b.dir, Server: b.env.Server, Version: kit.Version,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.IMAP,
 	}
 	if b.public != nil {
