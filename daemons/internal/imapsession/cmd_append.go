@@ -15,7 +15,7 @@ const maxAppends = 1000
 // messages stream into the store; all of them are committed together, or none.
 //
 //	append  = "APPEND" SP mailbox 1*(SP [flag-list SP] [date-time SP] data)
-//	data    = literal / literal8 / "UTF8" SP "(" literal8 ")"        RFC 6855 §4
+//	data    = literal / literal8 / "UTF8" SP "(" literal8 ")" / "CATENATE" SP "(" parts ")"        RFC 6855 §4, RFC 4469
 //
 // NUL is taken in any literal: what clients upload is what they found elsewhere, and is kept as it is.
 func cmdAppend(s *session, c *call) error {
@@ -135,6 +135,10 @@ func (s *session) takeMessage(to *place, mb *mailstore.Mailbox, fits func(size i
 		}
 	}
 	most := int64(s.srv.limits().AppendLimit)
+	if !wrapped && s.dec.AcceptWord("CATENATE") {
+		m.Message, err = s.takeCatenation(most, fits)
+		return m, err
+	}
 	size, _, err := s.dec.OpenLiteral(most, func(size int64) error {
 		if size == 0 {
 			return no("", "An empty message is not kept") // RFC 3502: refusal of the whole command

@@ -219,6 +219,7 @@ func (s *session) describeMailbox(name string) {
 	e.Raw("* OK [UIDNEXT ").Number(uint64(st.UIDNext())).Raw("] Predicted next UID\r\n")
 	e.Raw("* OK [HIGHESTMODSEQ ").Number(st.ModSeq()).Raw("] Highest mod-sequence\r\n")
 	e.Raw("* OK [MAILBOXID (").Raw(objectID(b.mb.Ref().Mailbox)).Raw(")] Id of the mailbox\r\n")
+	e.Raw("* OK [URLMECH INTERNAL] Mechanisms of URLAUTH\r\n")
 	if s.rev2 {
 		e.Raw(`* LIST () "/" `).Mailbox(name).CRLF()
 	}

@@ -65,7 +65,10 @@ func newCommands() map[string]*command {
 		"GETQUOTAROOT":   {run: cmdGetQuotaRoot, states: stateAuthed, store: true, capability: "QUOTA"},
 		"IDLE":           {run: cmdIdle, states: stateAuthed, store: true, quiet: true, capability: "IDLE"},
 
-		"NOTIFY": {run: cmdNotify, states: stateAuthed, store: true, capability: "NOTIFY"},
+		"RESETKEY":   {run: cmdResetKey, states: stateAuthed, store: true, capability: "URLAUTH"},
+		"GENURLAUTH": {run: cmdGenURLAuth, states: stateAuthed, store: true, capability: "URLAUTH"},
+		"URLFETCH":   {run: cmdURLFetch, states: stateAuthed, store: true, capability: "URLAUTH=BINARY"},
+		"NOTIFY":     {run: cmdNotify, states: stateAuthed, store: true, capability: "NOTIFY"},
 
 		"CHECK":       {run: cmdNoop, states: stateSelected, store: true},
 		"CLOSE":       {run: cmdClose, states: stateSelected, store: true, quiet: true},

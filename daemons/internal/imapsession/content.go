@@ -84,16 +84,7 @@ func (s *session) fetchSection(tag string, item *imapwire.FetchItem, c *content)
 		s.stream(c.whole(item))
 		return nil
 	}
-	want := imap.FetchItemBodySection{Specifier: sectionSpecifiers[item.Text], Part: item.Part}
-	switch item.Text {
-	case imapwire.SectionHeaderFields:
-		want.HeaderFields = item.Fields
-	case imapwire.SectionHeaderFieldsNot:
-		want.HeaderFieldsNot = item.Fields
-	}
-	if item.Partial {
-		want.Partial = &imap.SectionPartial{Offset: int64(item.Offset), Size: int64(item.Length)}
-	}
+	want := wantedSection(item)
 	section, err := c.root.Section(c.text, &want)
 	if errors.Is(err, message.ErrNoSection) {
 		e.Raw("NIL")

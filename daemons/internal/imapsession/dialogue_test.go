@@ -12,7 +12,7 @@ func TestScripts(t *testing.T) {
 	for _, name := range scripts(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, nil)
+			r := newRig(t, func(o *Options) { o.Limits.SubmitUsers = "submitter@example.test" })
 			dialogue.Run(t, script(t, name), r.targets(), dialogue.Timeout(5*time.Second))
 		})
 	}

@@ -23,6 +23,8 @@ var sessionSeeds = []string{
 	"a SORT (REVERSE SUBJECT DATE DISPLAYFROM) UTF-8 ALL\r\nb UID SORT RETURN (ALL SAVE COUNT) (CC TO SIZE ARRIVAL) US-ASCII $\r\nc THREAD REFERENCES UTF-8 TEXT two\r\nd UID THREAD ORDEREDSUBJECT UTF-8 1:*\r\n",
 	"a COPY 1:* INBOX\r\nb UID MOVE 1,3 Other\r\nc UID FETCH 1:* (UID MODSEQ) (CHANGEDSINCE 1 VANISHED)\r\n",
 	"a NOTIFY SET STATUS (selected (MessageNew (UID BODY[]) MessageExpunge FlagChange)) (personal (MailboxName MessageNew MessageExpunge))\r\nb APPEND INBOX {4+}\r\na: b\r\nc CREATE Noted\r\nd NOTIFY NONE\r\n",
+	"a APPEND INBOX CATENATE (TEXT {3+}\r\nA:b URL /INBOX/;UID=1/;SECTION=1/;PARTIAL=0.3 URL \"INBOX;UIDVALIDITY=1/;UID=2\")\r\n",
+	"a GENURLAUTH imap://alice@h/INBOX/;UID=1;URLAUTH=anonymous INTERNAL\r\nb URLFETCH (imap://alice@h/INBOX/;UID=1;URLAUTH=anonymous:internal:01 BINARY BODYPARTSTRUCTURE) x\r\nc RESETKEY INBOX\r\n",
 	"a IDLE\r\nDONE\r\nb IDLE\r\nrubbish\r\n",
 	"a FETCH 1 (BODY[1.2.3.MIME]<1.2> BINARY.SIZE[1] RFC822.TEXT PREVIEW (LAZY))\r\n",
 	"a STATUS INBOX (MESSAGES UNSEEN HIGHESTMODSEQ MAILBOXID)\r\n{5}\r\n\x00\r\r\n",

@@ -70,6 +70,9 @@ type Limits struct {
 	// MailboxNameLimit is the longest name of a mailbox in bytes of UTF-8, MailboxLevels the deepest.
 	MailboxNameLimit int `hcl:"mailbox_name_limit,optional" conf:"live" default:"500" min:"16" max:"700"`
 	MailboxLevels    int `hcl:"mailbox_levels,optional" conf:"live" default:"32" min:"1" max:"100"`
+	// SubmitUsers are the addresses, separated by spaces, of accounts that submission servers log in as: they may use the URLs
+	// that URLAUTH makes for submission.
+	SubmitUsers string `hcl:"submit_users,optional" conf:"live" default:""`
 	// ProgressInterval is how often a command that takes long says how far it is.
 	ProgressInterval time.Duration `hcl:"progress_interval,optional" conf:"live" default:"10s" min:"1s" max:"1h"`
 	// NotifyMailboxes bounds the mailboxes that NOTIFY watches for one connection.
