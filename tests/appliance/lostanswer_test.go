@@ -107,4 +107,3 @@ func TestEnrolmentAnswerLost(t *testing.T) {
 		t.Errorf("another machine with the token, afterwards: exit code %d: %s", code, out)
 	}
 }
-

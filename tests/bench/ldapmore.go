@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"sync"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+	"golang.org/x/crypto/argon2"
 )
 
 // ldapSides calls run for vaultd and then for slapd.
@@ -36,63 +39,95 @@ func ldapDial(addr string) (*ldap.Conn, error) {
 	return conn, conn.Bind(ldapAdmin, "bench")
 }
 
-// ldapEach runs f on several connections at once, n calls in all.
-func ldapEach(addr string, connections, n int, f func(c *ldap.Conn, i int) error) error {
-	errs := make(chan error, connections)
-	var all sync.WaitGroup
-	for w := range connections {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			c, err := ldapDial(addr)
-			if err != nil {
-				errs <- err
-				return
-			}
-			defer c.Close()
-			for i := w; i < n; i += connections {
-				if err := f(c, i); err != nil {
-					errs <- err
-					return
-				}
-			}
-		}()
-	}
-	all.Wait()
-	close(errs)
-	return <-errs
-}
-
-// ldapBinds binds on one connection again and again: with one right password, which a server may remember, and with others.
-// The password is of a scheme that both servers know, so that it is the bind that is measured, not argon2id.
-func (b *bench) ldapBinds(vault *vaultPeer, slapd *slapdPeer) ([]row, error) {
-	const binds = 2000
-	return ldapSides(vault, slapd, func(_, addr string, t *tree) (row, error) {
-		r := row{Load: "bind with a right password of an {SSHA} hash, 8 connections"}
-		dn := "uid=user1,ou=people," + ldapSuffix
+// ldapEach measures f, called n times over 8 connections, one call at a time on each. Their own binds come before.
+func ldapEach(addr string, t *tree, n int, f func(c *ldap.Conn, i int) error) (reading, error) {
+	conns := make([]*ldap.Conn, 8)
+	for i := range conns {
 		c, err := ldapDial(addr)
 		if err != nil {
-			return r, err
+			return reading{}, err
 		}
 		defer c.Close()
-		set := ldap.NewModifyRequest(dn, nil)
-		set.Replace("userPassword", []string{"{SSHA}9B6hfOdWrxYTWhqU/y7a7V+BvyYySWxlYmVuY2g="})
-		if err := c.Modify(set); err != nil {
-			return r, err
-		}
-		m, err := t.measure(func() error {
-			return ldapEach(addr, 8, binds, func(c *ldap.Conn, _ int) error {
-				// A wrong password is as dear: what counts is that each bind is answered.
-				if err := c.Bind(dn, "bench"); err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials) {
-					return err
+		conns[i] = c
+	}
+	return t.measure(func() error {
+		errs := make(chan error, len(conns))
+		var all sync.WaitGroup
+		for w, c := range conns {
+			all.Go(func() {
+				for i := w; i < n; i += len(conns) {
+					if err := f(c, i); err != nil {
+						errs <- err
+						return
+					}
 				}
-				return nil
 			})
-		})
-		r.Values = m.per(binds)
-		delete(r.Values, "disk flushes per op")
-		return r, err
+		}
+		all.Wait()
+		close(errs)
+		return <-errs
 	})
+}
+
+// ldapBinds binds over 8 connections: again and again with a password that vaultd may remember and slapd hashes with SHA-1; and once for
+// each of many accounts whose argon2id hashes both have to work out, with the cost that vaultd takes for new ones.
+func (b *bench) ldapBinds(vault *vaultPeer, slapd *slapdPeer) (rows []row, err error) {
+	const again, accounts = 4000, 200
+	dn := func(i int) string { return fmt.Sprintf("uid=user%d,ou=people,%s", i, ldapSuffix) }
+	salt := []byte("a salt of a bench")
+	quick := sha1.Sum(append([]byte("bench"), salt...))
+	ssha := "{SSHA}" + base64.StdEncoding.EncodeToString(append(quick[:], salt...))
+	const memory, passes = 19 << 10, 2
+	slow := make([]string, accounts)
+	for i := range slow {
+		salt := fmt.Appendf(nil, "salt of number %d", i) // each its own: a server may know a pair of hash and password
+		slow[i] = "{ARGON2}" + fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=1$", memory, passes) + base64.RawStdEncoding.EncodeToString(salt) + "$" +
+			base64.RawStdEncoding.EncodeToString(argon2.IDKey([]byte("bench"), salt, passes, memory, 1, 32))
+	}
+	set := func(c *ldap.Conn, i int, hash string) error {
+		m := ldap.NewModifyRequest(dn(i), nil)
+		m.Replace("userPassword", []string{hash})
+		return c.Modify(m)
+	}
+	for _, w := range []struct {
+		load  string
+		hash  []string // of each account
+		n     int      // binds
+		first int
+	}{
+		{"bind again with the same password ({SSHA} in slapd, remembered by vaultd), 8 connections", []string{ssha}, again, 1},
+		{"first bind of each account, argon2id with 19 MiB and 2 passes, 8 connections", slow, accounts, 2},
+	} {
+		r, err := ldapSides(vault, slapd, func(_, addr string, t *tree) (row, error) {
+			r := row{Load: w.load}
+			c, err := ldapDial(addr)
+			if err != nil {
+				return r, err
+			}
+			defer c.Close()
+			for i, hash := range w.hash {
+				if err := set(c, w.first+i, hash); err != nil {
+					return r, err
+				}
+			}
+			for range 8 {
+				if len(w.hash) > 1 {
+					break
+				}
+				if err := c.Bind(dn(w.first), "bench"); err != nil { // vaultd stores it as argon2id now
+					return r, err
+				}
+			}
+			m, err := ldapEach(addr, t, w.n, func(c *ldap.Conn, i int) error { return c.Bind(dn(w.first+i%len(w.hash)), "bench") })
+			r.Values = m.per(w.n)
+			delete(r.Values, "disk flushes per op")
+			return r, err
+		})
+		if rows = append(rows, r...); err != nil {
+			return rows, err
+		}
+	}
+	return rows, nil
 }
 
 // ldapWrites adds entries and modifies them, durable, over 8 connections.
@@ -119,7 +154,7 @@ func (b *bench) ldapWrites(vault *vaultPeer, slapd *slapdPeer) (rows []row, err 
 	} {
 		r, err := ldapSides(vault, slapd, func(_, addr string, t *tree) (row, error) {
 			r := row{Load: w.load}
-			m, err := t.measure(func() error { return ldapEach(addr, 8, writes, w.do) })
+			m, err := ldapEach(addr, t, writes, w.do)
 			r.Values = m.per(writes)
 			return r, err
 		})

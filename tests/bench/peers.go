@@ -224,6 +224,7 @@ include /etc/ldap/schema/inetorgperson.schema
 pidfile %[1]s/pid
 modulepath /usr/lib/ldap
 moduleload back_mdb
+moduleload argon2
 loglevel none
 database mdb
 maxsize 4294967296
