@@ -82,7 +82,17 @@ func (s *stack) grow(h *hypervisor) {
 		s.t.Errorf("more than an addition: %s", tail([]byte(out), 300))
 	}
 	s.clean("after the third box")
-	until(s.t, "the third box serves mail", 10*time.Minute, func() error { return found(s.ca(), box3, "first-end") })
+	// Boxes take connections of the balancers only: the balancer is asked until it has sent one to the third box.
+	until(s.t, "the third box serves mail", 10*time.Minute, func() error {
+		if err := found(s.ca(), balancer, "first-end"); err != nil {
+			return err
+		}
+		out, err := s.ssh(box3, "journalctl -u boxd -o cat | grep -c 'login ok'")
+		if err != nil {
+			return fmt.Errorf("no login at the third box: %w %s", err, out)
+		}
+		return nil
+	})
 	for _, subject := range sent {
 		until(s.t, subject, 5*time.Minute, func() error { return found(s.ca(), balancer, subject) })
 	}
