@@ -2,6 +2,7 @@ package dirclient
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -74,4 +75,42 @@ func (c *Client) HasGroup(ctx context.Context, domain, name string) (bool, error
 		return []string{name}, nil
 	})
 	return len(found) > 0, err
+}
+
+// AccountByID finds an account by its shoalAccountId. ErrNoSuchAccount.
+func (a *Admin) AccountByID(ctx context.Context, id string) (found *Account, err error) {
+	err = a.Search(ctx, domainsDN(a.opt.Suffix), ScopeSub, "(&(objectClass="+classAccount+")("+attrAccountID+"="+ldap.EscapeFilter(id)+"))",
+		accountAttributes, func(e Entry) (err error) {
+			found, err = accountOf(ldapEntry(e))
+			return err
+		})
+	if err == nil && found == nil {
+		err = fmt.Errorf("%w: %s", ErrNoSuchAccount, id)
+	}
+	return found, err
+}
+
+// HasGroup tells whether a domain has a group of that name.
+func (a *Admin) HasGroup(ctx context.Context, domain, name string) (has bool, err error) {
+	err = a.Search(ctx, DomainDN(a.opt.Suffix, domain), ScopeSub, "(&(objectClass="+classGroup+")("+attrCN+"="+ldap.EscapeFilter(name)+"))",
+		[]string{attrCN}, func(Entry) error {
+			has = true
+			return nil
+		})
+	return has, err
+}
+
+// PublicAccounts calls each for every account of public mailboxes of a domain, or of all domains for the empty name.
+func (a *Admin) PublicAccounts(ctx context.Context, domain string, each func(*Account) error) error {
+	base := domainsDN(a.opt.Suffix)
+	if domain != "" {
+		base = DomainDN(a.opt.Suffix, domain)
+	}
+	return a.Search(ctx, base, ScopeSub, "(&(objectClass="+classAccount+")("+attrPublic+"=TRUE))", accountAttributes, func(e Entry) error {
+		acc, err := accountOf(ldapEntry(e))
+		if err != nil {
+			return err
+		}
+		return each(acc)
+	})
 }

@@ -119,6 +119,9 @@ func (s *session) find(ctx context.Context, tx *transaction, a mailaddr.Address)
 	if err != nil {
 		return 0, fmt.Errorf("open account %s on volume %s: %w", account.ID, account.Volume, err)
 	}
+	if err := mayPost(ctx, account, handle); err != nil {
+		return 0, err
+	}
 	if !tx.again { // what is there already needs no room: it is asked for later
 		if err := s.room(ctx, account, handle, tx.size); err != nil {
 			return 0, err
@@ -213,6 +216,7 @@ func (s *session) outcome(ctx context.Context, tx *transaction, rcpt recipient, 
 
 var (
 	errClosed = errors.New("the account is closed")
+	errNoPost = errors.New("nobody may send mail to these public mailboxes")
 
 	errFull       = errors.New("the account is over its quota")
 	errFullForNow = errors.New("the account is over its quota for now")
@@ -226,6 +230,8 @@ func answer(err error) error {
 		return se
 	case errors.Is(err, dirclient.ErrNoSuchAccount), errors.Is(err, dirclient.ErrNoSuchDomain):
 		return reply(550, 5, 1, 1, "No such mailbox")
+	case errors.Is(err, errNoPost):
+		return reply(550, 5, 7, 1, "No mail may be sent to this mailbox")
 	case errors.Is(err, errClosed):
 		return reply(550, 5, 2, 1, "The mailbox is closed")
 	case errors.Is(err, errFull):

@@ -14,8 +14,8 @@ import (
 )
 
 func (t *tool) cmdMailbox() *cobra.Command {
-	return group("mailbox", "List and show mailboxes; bring back what was deleted",
-		t.cmdMailboxList(), t.cmdMailboxShow(), t.cmdMailboxRestore())
+	return group("mailbox", "List, show and share mailboxes; bring back what was deleted",
+		t.cmdMailboxList(), t.cmdMailboxShow(), t.cmdMailboxRestore(), t.cmdMailboxACL(), t.cmdMailboxPublic())
 }
 
 // storedMailbox is a mailbox as shown.
