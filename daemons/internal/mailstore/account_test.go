@@ -244,7 +244,7 @@ func TestMoveAgain(t *testing.T) {
 	for i := range 3 {
 		appendOne(t, box, fmt.Sprint("message ", i+1), FlagFlagged, "k")
 	}
-	if _, err := box.copyTo(ctx, UIDSet{{1, 2}}, dst, true); err != nil { // the first half of a move
+	if _, err := box.copyTo(ctx, UIDSet{{1, 2}}, dst, CopyOptions{Move: true}); err != nil { // the first half of a move
 		t.Fatal(err)
 	}
 	r, err := testInbox(t, testStore(t, mem, "/", "box2"), "account-1").MoveTo(ctx, UIDSet{{1, 3}}, dst)
