@@ -447,6 +447,7 @@ func (s *session) setNotes(ctx context.Context, name string, notes []sharing.Ann
 	}
 	if err == nil {
 		s.news.mine(n, notes)
+		s.note.mine(n, notes)
 	}
 	return err
 }

@@ -8,9 +8,7 @@ import (
 )
 
 // notifyEventNames are the events that NOTIFY knows.
-const notifyEventNames = "MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange"
-
-const notifyEventsKnown = imapwire.NotifyMessages | imapwire.NotifyName | imapwire.NotifySubscription
+const notifyEventNames = "MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange MailboxMetadataChange ServerMetadataChange"
 
 // cmdNotify is NOTIFY (RFC 5465): from now on the client is told what it asks for, whether a command is in progress or not.
 func cmdNotify(s *session, c *call) error {
@@ -24,20 +22,13 @@ func cmdNotify(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
-	n, names := new(notify), 0
+	if args.Unknown != "" {
+		return no("BADEVENT ("+notifyEventNames+")", "That event is not known here")
+	}
+	n, names := s.newNotify(args.Groups), 0
 	for _, g := range args.Groups {
-		if args.Unknown != "" || g.Events&^notifyEventsKnown != 0 {
-			return no("BADEVENT ("+notifyEventNames+")", "That event is not known here")
-		}
-		if g.Scope <= imapwire.NotifyDelayed {
-			n.sel, n.delayed, n.fetch = g.Events, g.Scope == imapwire.NotifyDelayed, g.Fetch
-			continue
-		}
 		if names += len(g.Mailboxes); names > s.srv.limits().NotifyMailboxes {
 			return errNotifications
-		}
-		if g.Events != 0 {
-			n.groups = append(n.groups, g)
 		}
 	}
 	if len(n.groups) > 0 {
@@ -47,6 +38,7 @@ func cmdNotify(s *session, c *call) error {
 		}
 	}
 	s.setNotify(n)
+	s.notifyNoAccess(n)
 	if args.Status {
 		if err := s.notifyStatus(c, n); err != nil {
 			return err
@@ -56,6 +48,20 @@ func cmdNotify(s *session, c *call) error {
 		return nil
 	}
 	return s.box.refresh(c.ctx) // RFC 5465 §3.1: an implicit NOOP
+}
+
+// notifyNoAccess lists the mailboxes of others that are asked for, and that the user may look up but not read (RFC 5465 §3.1).
+func (s *session) notifyNoAccess(n *notify) {
+	var nodes []*node
+	for id, b := range n.names {
+		if !b.readable() && n.wanted(b.name, n.subs[b.name]) != 0 {
+			nodes = append(nodes, &node{name: b.name, id: id, place: b.place, subscribed: n.subs[b.name]})
+		}
+	}
+	slices.SortFunc(nodes, func(a, b *node) int { return strings.Compare(a.name, b.name) })
+	for _, d := range nodes {
+		s.listAffected(nodes, affected{name: d.name})
+	}
 }
 
 // notifyStatus writes the STATUS of all mailboxes that are watched and not selected.

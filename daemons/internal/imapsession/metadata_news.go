@@ -60,7 +60,7 @@ func (n *noteNews) mine(at *sharing.Notes, notes []sharing.Annotation) {
 // tellNotes tells which annotations others have changed. It asks the volume only with ask.
 func (s *session) tellNotes(ctx context.Context, ask bool) error {
 	n := s.news
-	if n == nil {
+	if n == nil || s.note != nil { // NOTIFY says what is told, and tells it
 		return nil
 	}
 	now := s.acc.KnownListing()

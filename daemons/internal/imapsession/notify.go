@@ -10,6 +10,7 @@ import (
 
 	"shoal/daemons/internal/imapwire"
 	"shoal/daemons/internal/mailstore"
+	"shoal/daemons/internal/sharing"
 )
 
 // notify is what a client has asked for with NOTIFY (RFC 5465). A session has none until the command is used, and costs nothing
@@ -24,15 +25,29 @@ type notify struct {
 	delayed bool                   // SELECTED-DELAYED
 	fetch   []imapwire.FetchItem   // what is told of new messages in the selected mailbox
 
+	events imapwire.NotifyEvents  // of all groups
+	wide   bool                   // mailboxes of others may be meant
+	shared func(name string) bool // a name is of somebody else's mailbox
+
 	list   *mailstore.Watcher // of the account's log; nil: there are no groups
 	listed atomic.Bool        // the list may have changed
 	names  map[string]*noted  // all mailboxes, by id
 	subs   map[string]bool    // subscribed names
+	owners map[string]*owner  // accounts of others that are watched, by id
+	notes  notesTold          // annotations
+}
+
+// owner is somebody else's account that is watched for names and rights.
+type owner struct {
+	acc     *mailstore.Account
+	watch   *mailstore.Watcher
+	listing *mailstore.Listing // annotations are told up to here; nil: not yet
 }
 
 // noted is a mailbox as the client of NOTIFY knows it.
 type noted struct {
 	name   string
+	place  *place // of somebody else's mailbox
 	events imapwire.NotifyEvents
 	mb     *mailstore.Mailbox
 	watch  *mailstore.Watcher // nil: no events of messages
@@ -66,6 +81,33 @@ func (n *notify) close() {
 	for _, b := range n.names {
 		b.unwatch()
 	}
+	for _, o := range n.owners {
+		o.watch.Close()
+	}
+}
+
+// readable reports whether the user may read the mailbox, which all events of messages need (RFC 5465 §5).
+func (b *noted) readable() bool { return b.place == nil || b.place.rights.Has(sharing.Read) }
+
+// mayCover reports whether mailboxes of others may be meant, for mailboxTree.
+func (n *notify) mayCover(string) bool { return n.wide }
+
+// newNotify takes the groups.
+func (s *session) newNotify(groups []imapwire.NotifyGroup) *notify {
+	n := &notify{shared: func(name string) bool { _, _, ok := s.sharedName(name); return ok }}
+	for _, g := range groups {
+		if g.Scope <= imapwire.NotifyDelayed {
+			n.sel, n.delayed, n.fetch = g.Events, g.Scope == imapwire.NotifyDelayed, g.Fetch
+			continue
+		}
+		if g.Events == 0 {
+			continue
+		}
+		n.groups = append(n.groups, g)
+		n.events |= g.Events
+		n.wide = n.wide || g.Scope == imapwire.NotifySubscribed || slices.ContainsFunc(g.Mailboxes, n.shared)
+	}
+	return n
 }
 
 func (b *noted) unwatch() {
@@ -78,17 +120,17 @@ func (b *noted) unwatch() {
 // wanted are the events that the groups ask for of a mailbox.
 func (n *notify) wanted(name string, subscribed bool) (events imapwire.NotifyEvents) {
 	for i := range n.groups {
-		if n.groups[i].Events&^events != 0 && covers(&n.groups[i], name, subscribed) {
+		if n.groups[i].Events&^events != 0 && n.covers(&n.groups[i], name, subscribed) {
 			events |= n.groups[i].Events
 		}
 	}
 	return events
 }
 
-func covers(g *imapwire.NotifyGroup, name string, subscribed bool) bool {
+func (n *notify) covers(g *imapwire.NotifyGroup, name string, subscribed bool) bool {
 	switch g.Scope {
 	case imapwire.NotifyInboxes, imapwire.NotifyPersonal: // scripts may deliver to any (RFC 5465 §6.3)
-		return true
+		return !n.shared(name)
 	case imapwire.NotifySubscribed:
 		return subscribed
 	case imapwire.NotifyMailboxes:
@@ -108,20 +150,85 @@ func (s *session) watchList(ctx context.Context, n *notify) (err error) {
 	if err != nil {
 		return err
 	}
-	nodes, err := s.mailboxTree(ctx, true, nowhere)
+	nodes, err := s.mailboxTree(ctx, true, n.mayCover)
 	if err != nil {
 		return err
 	}
-	n.names, n.subs = map[string]*noted{}, map[string]bool{}
+	n.names, n.subs, n.owners = map[string]*noted{}, map[string]bool{}, map[string]*owner{}
+	if err := s.beginNotes(ctx, n); err != nil {
+		return err
+	}
 	for _, d := range nodes {
 		if d.id != "" {
-			n.names[d.id] = &noted{name: d.name}
+			n.names[d.id] = &noted{name: d.name, place: d.others()}
 		}
 		if d.subscribed {
 			n.subs[d.name] = true
 		}
 	}
+	if err := s.watchOwners(ctx, n); err != nil {
+		return err
+	}
 	return s.watchBoxes(ctx, n, nil)
+}
+
+// others is where the mailbox of a name lies, if it is somebody else's.
+func (n *node) others() *place {
+	if n.place != nil && n.place.foreign {
+		return n.place
+	}
+	return nil
+}
+
+// watchOwners watches the accounts of others whose mailboxes are asked for, also of those that the user may not look up now.
+func (s *session) watchOwners(ctx context.Context, n *notify) error {
+	if !n.wide {
+		return nil
+	}
+	accounts := map[string]*mailstore.Account{}
+	add := func(name string) {
+		if !n.shared(name) {
+			return
+		}
+		if p, err := s.place(ctx, name); err == nil {
+			accounts[p.acc.ID()] = p.acc
+		}
+	}
+	for _, b := range n.names {
+		if b.place != nil && n.wanted(b.name, n.subs[b.name]) != 0 {
+			accounts[b.place.acc.ID()] = b.place.acc
+		}
+	}
+	for _, g := range n.groups {
+		for _, name := range g.Mailboxes {
+			add(name)
+		}
+		if g.Scope == imapwire.NotifySubscribed {
+			for name := range n.subs {
+				add(name)
+			}
+		}
+	}
+	if len(accounts) > s.srv.limits().NotifyMailboxes {
+		return errNotifications
+	}
+	for id, acc := range accounts {
+		if n.owners[id] != nil {
+			continue
+		}
+		watch, err := acc.WatchFunc(ctx, func() {
+			n.listed.Store(true)
+			s.signal(eventNotify)
+		})
+		if err != nil {
+			return err
+		}
+		n.owners[id] = &owner{acc: acc, watch: watch}
+		if n.owners[id].listing, err = acc.Listing(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // watchBoxes watches the mailboxes that are asked for, and no others. created are those that were not there before: what is in
@@ -129,7 +236,10 @@ func (s *session) watchList(ctx context.Context, n *notify) (err error) {
 func (s *session) watchBoxes(ctx context.Context, n *notify, created map[string]bool) error {
 	count := 0
 	for _, b := range n.names {
-		if b.events = n.wanted(b.name, n.subs[b.name]); b.events&imapwire.NotifyMessages != 0 {
+		if b.events = n.wanted(b.name, n.subs[b.name]); !b.readable() {
+			b.events &^= imapwire.NotifyMessages
+		}
+		if b.events&imapwire.NotifyMessages != 0 {
 			count++
 		}
 	}
@@ -152,10 +262,15 @@ func (s *session) watchBoxes(ctx context.Context, n *notify, created map[string]
 }
 
 func (s *session) watchBox(ctx context.Context, b *noted, id string, fresh bool) (err error) {
-	if b.mb == nil {
-		if b.mb, err = s.acc.OpenID(ctx, id); err != nil {
-			return err
-		}
+	switch {
+	case b.mb != nil:
+	case b.place != nil:
+		b.mb, err = b.place.acc.OpenListed(ctx, b.place.listing, id)
+	default:
+		b.mb, err = s.acc.OpenID(ctx, id)
+	}
+	if err != nil {
+		return err
 	}
 	b.watch, err = b.mb.WatchFunc(ctx, func() {
 		b.dirty.Store(true)
@@ -241,6 +356,11 @@ func (s *session) setNotify(n *notify) {
 
 // noteBox tells the news of a mailbox that is not selected by STATUS.
 func (s *session) noteBox(ctx context.Context, b *noted) error {
+	if b.place != nil {
+		if may, err := s.mayStillRead(ctx, b.place); err != nil || !may {
+			return err
+		}
+	}
 	st, err := b.mb.State(ctx)
 	if err != nil {
 		return err
@@ -267,6 +387,24 @@ func (s *session) noteBox(ctx context.Context, b *noted) error {
 	}
 	s.srv.m.pushes.Inc()
 	return s.writeStatusOf(b.name, b.mb, st, items)
+}
+
+// mayStillRead looks at the rights to somebody else's mailbox as they are now. When they are gone the list of mailboxes is looked at.
+func (s *session) mayStillRead(ctx context.Context, p *place) (bool, error) {
+	listing, err := p.acc.Listing(ctx)
+	if err != nil {
+		return false, err
+	}
+	who, err := s.srv.sharing.Who(ctx, s.user)
+	if err != nil {
+		return false, err
+	}
+	if sharing.RightsOf(listing, p.box, p.owner, who).Has(sharing.Lookup | sharing.Read) {
+		return true, nil
+	}
+	s.note.listed.Store(true)
+	s.signal(eventNotify)
+	return false, nil
 }
 
 // noteOwn notes that this session has just added messages to a mailbox: it is not told of them, unless there is other news.

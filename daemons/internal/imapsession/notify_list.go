@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"shoal/daemons/internal/imapwire"
+	"shoal/daemons/internal/sharing"
 )
 
 // affected is a name that a LIST response is to be sent for.
@@ -15,7 +16,7 @@ type affected struct {
 
 // noteList compares the list of mailboxes with what the client knows, and tells what it has asked for (RFC 5465 §5.4 and §5.5).
 func (s *session) noteList(ctx context.Context, n *notify) error {
-	nodes, err := s.mailboxTree(ctx, true, nowhere)
+	nodes, err := s.mailboxTree(ctx, true, n.mayCover)
 	if err != nil {
 		return err
 	}
@@ -59,12 +60,17 @@ func (s *session) noteList(ctx context.Context, n *notify) error {
 		}
 		there[d.id] = true
 		b := n.names[d.id]
-		switch {
-		case b == nil:
+		if b == nil {
 			created[d.id] = true
-			n.names[d.id] = &noted{name: d.name}
+			n.names[d.id] = &noted{name: d.name, place: d.others()}
 			appeared(d.name, d.subscribed)
-		case b.name != d.name:
+			continue
+		}
+		could := b.readable()
+		if b.place = d.others(); could != b.readable() && n.wanted(d.name, d.subscribed) != 0 {
+			tell(d.name, "")
+		}
+		if b.name != d.name {
 			if !movedWithParent(moved, b.name, d.name) &&
 				(wanted(imapwire.NotifyName, d.name, d.subscribed) || wanted(imapwire.NotifyName, b.name, n.subs[b.name])) {
 				tell(d.name, b.name)
@@ -92,7 +98,13 @@ func (s *session) noteList(ctx context.Context, n *notify) error {
 		s.srv.m.pushes.Inc()
 		s.listAffected(nodes, a)
 	}
-	return s.watchBoxes(ctx, n, created)
+	if err := s.watchOwners(ctx, n); err != nil {
+		return err
+	}
+	if err := s.watchBoxes(ctx, n, created); err != nil {
+		return err
+	}
+	return s.tellNotified(ctx, n)
 }
 
 // movedWithParent reports whether a level above was renamed, which says all.
@@ -114,8 +126,11 @@ func (s *session) listAffected(nodes []*node, a affected) {
 		n = nodes[at]
 	}
 	e.Raw("* LIST (")
-	if n.id == "" {
+	switch p := n.others(); {
+	case n.id == "":
 		e.Raw(`\NonExistent `)
+	case p != nil && !p.rights.Has(sharing.Read):
+		e.Raw(`\NoAccess `)
 	}
 	if n.kids {
 		e.Raw(`\HasChildren`)
