@@ -78,6 +78,31 @@ func (c *Client) Domain(ctx context.Context, name string) (*Domain, error) {
 	})
 }
 
+// Provider gives the Sieve scripts that are for all domains, in those fields of a Domain; the others are empty.
+func (c *Client) Provider(ctx context.Context) (*Domain, error) {
+	dn := domainsDN(c.opt.Suffix)
+	return c.domains.get(ctx, provider, c.allDown, func() (*Domain, error) {
+		entries, err := c.find(c.ctx, ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false, "(objectClass=*)", sieveAttributes, nil))
+		if err = missingTree(err); err != nil {
+			return nil, err
+		}
+		if len(entries) == 0 {
+			return &Domain{DN: dn}, nil
+		}
+		return sieveOf(entries[0]), nil
+	})
+}
+
+// sieveOf reads the scripts of an entry.
+func sieveOf(e *ldap.Entry) *Domain {
+	return &Domain{
+		DN:          e.DN,
+		SieveBefore: e.GetEqualFoldAttributeValue(attrSieveBefore),
+		SieveAfter:  e.GetEqualFoldAttributeValue(attrSieveAfter),
+		SieveGlobal: e.GetEqualFoldAttributeValues(attrSieveGlobal),
+	}
+}
+
 // Servers lists the servers of a role, or all of them for the empty role, by name.
 func (c *Client) Servers(ctx context.Context, role string) ([]Server, error) {
 	return c.servers.get(ctx, role, c.allDown, func() ([]Server, error) {

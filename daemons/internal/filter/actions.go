@@ -85,7 +85,7 @@ func (x *execution) do(ctx context.Context, out *sieve.Outcome) (r Result, err e
 		r.Did = append(r.Did, what)
 	}
 	for _, m := range out.Marks {
-		if _, err := x.d.Handle.MarkSeen(ctx, m.Key, m.Lifetime); err != nil {
+		if err := x.d.Handle.Remember(ctx, m.Key, m.Lifetime); err != nil {
 			x.f.o.Log.WarnContext(ctx, "not remembered for duplicate", "trace", x.d.Trace, "account", x.d.Account.ID, "error", err)
 		}
 	}
@@ -278,7 +278,7 @@ func (x *execution) answer(ctx context.Context, a sieve.Action) (string, error) 
 	switch a := a.(type) {
 	case *sieve.Vacation:
 		key := keyOf("vacation", a.Key, a.To.Key())
-		first, err := x.d.Handle.MarkSeen(ctx, key, a.Interval)
+		turn, first, err := x.d.Handle.Claim(ctx, key, a.Interval)
 		if err != nil {
 			return "vacation reply", err
 		}
@@ -287,6 +287,9 @@ func (x *execution) answer(ctx context.Context, a sieve.Action) (string, error) 
 		}
 		message := x.vacation(a)
 		if err := x.send(ctx, mailaddr.Address{}, []mailaddr.Address{a.To}, strings.NewReader(message)); err != nil {
+			if _, _, undone := x.d.Handle.Extend(context.WithoutCancel(ctx), key, turn, 0); undone != nil { // the next message may be answered
+				err = errors.Join(err, undone)
+			}
 			return "vacation reply", err
 		}
 		return "vacation reply to " + a.To.String(), x.copy(ctx, a.FCC, message)

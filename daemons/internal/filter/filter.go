@@ -1,7 +1,7 @@
 // Package filter runs an account's Sieve scripts over a message that is being delivered, and does what they decide.
 //
-//	scripts   the domain's before, the account's active one, the domain's after; each next one only if the message is
-//	          still kept (package sieve)
+//	scripts   the provider's before, the domain's before, the account's active one, the domain's after, the provider's after; each next
+//	          one only if the message is still kept (package sieve)
 //	order     1. what goes elsewhere (redirect): accepted by a switch, or the delivery fails for now and nothing is stored
 //	          2. the mailboxes: every copy is stable
 //	          3. the sender's answer (vacation), notifications, marks for duplicate: their failure is logged and nothing else
@@ -13,7 +13,9 @@
 //   - A mailbox that does not exist and is not to be made is the INBOX. Where nothing can be sent, what should have
 //     been sent is kept.
 //   - Vacation answers an address once in its interval, whichever server the mail comes through: the mark that is made
-//     first, exclusively, decides (mailstore.Account.MarkSeen).
+//     first, exclusively, decides (mailstore.Account.Claim).
+//   - Of two messages of one id that come at the same time, through whichever servers, duplicate finds one at most new: who tests first
+//     claims the id until its delivery has ended, and the other delivery fails for now.
 //   - What is sent has the null sender, but redirects, which keep the sender of the message. A redirected message carries a
 //     Delivered-To of the account, so that loops end.
 //
@@ -48,9 +50,10 @@ type Store interface {
 	Deliver(ctx context.Context, m *mailstore.Staged, targets []mailstore.Target) []mailstore.Result
 }
 
-// Domains gives the scripts of domains: *dirclient.Client.
+// Domains gives the scripts of domains, and those for all domains: *dirclient.Client.
 type Domains interface {
 	Domain(ctx context.Context, name string) (*dirclient.Domain, error)
+	Provider(ctx context.Context) (*dirclient.Domain, error)
 }
 
 // Outbox carries what scripts send to a switch: *deliver.Transport.
@@ -152,6 +155,7 @@ func (f *Filter) Deliver(ctx context.Context, d *Delivery) (r Result, filtered b
 	}
 	defer file.Close()
 	x := &execution{f: f, d: d, file: file}
+	defer x.giveBack(ctx)
 	var out *sieve.Outcome
 	if broken == nil {
 		out, broken = sieve.Run(ctx, x.env(ctx), list...)

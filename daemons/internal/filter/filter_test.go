@@ -33,7 +33,12 @@ func must(t testing.TB, err error) {
 }
 
 // domains is a directory with one domain.
-type domains struct{ before, after string }
+type domains struct {
+	before, after string
+	provider      dirclient.Domain
+}
+
+func (d domains) Provider(context.Context) (*dirclient.Domain, error) { return &d.provider, nil }
 
 func (d domains) Domain(context.Context, string) (*dirclient.Domain, error) {
 	return &dirclient.Domain{Name: "d.test", SieveBefore: d.before, SieveAfter: d.after}, nil
@@ -97,19 +102,21 @@ type rig struct {
 	handle *mailstore.Account
 	relay  *relay
 	clk    *clock.Fake
+	mem    *vfs.Mem
 }
+
+const volumeID = "0d6f3c6e-6d2c-4c0c-9b0e-2f4f6b1f9a51"
 
 func newRig(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
-	const id = "0d6f3c6e-6d2c-4c0c-9b0e-2f4f6b1f9a51"
 	r := &rig{t: t, relay: &relay{}, clk: clock.NewFake(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))}
-	mem := vfs.NewMem(r.clk.Now)
+	r.mem = vfs.NewMem(r.clk.Now)
 	var err error
-	r.store, err = mailstore.New(mailstore.Options{Server: "box1", FS: mem, Clock: r.clk, Log: slog.New(slog.DiscardHandler)})
+	r.store, err = mailstore.New(mailstore.Options{Server: "box1", FS: r.mem, Clock: r.clk, Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	t.Cleanup(func() { r.store.Close() })
-	must(t, mailstore.InitVolume(mem, "/", id))
-	must(t, r.store.AddVolume("vol01", "/", id))
+	must(t, mailstore.InitVolume(r.mem, "/", volumeID))
+	must(t, r.store.AddVolume("vol01", "/", volumeID))
 	r.handle, err = r.store.Account(t.Context(), "vol01", "account-1")
 	must(t, err)
 
@@ -246,7 +253,7 @@ func TestNoScript(t *testing.T) {
 
 func TestScriptsOfTheDomain(t *testing.T) {
 	r := newRig(t, func(o *Options) {
-		o.Domains = domains{`if header :contains "subject" "virus" { discard; }`, `require ["fileinto","mailbox"]; fileinto :create "after";`}
+		o.Domains = domains{before: `if header :contains "subject" "virus" { discard; }`, after: `require ["fileinto","mailbox"]; fileinto :create "after";`}
 	})
 	for range 2 {
 		if _, _, err := r.deliver(strings.Replace(sample, "Grüße", "virus", 1)); err != nil {
@@ -263,6 +270,28 @@ func TestScriptsOfTheDomain(t *testing.T) {
 		}
 	}
 	if got := r.boxes(); got != "after: Grüße; after: other[0 [mine]]" {
+		t.Error(got)
+	}
+}
+
+// The provider's scripts stand around those of the domain, and what one of them may include is theirs together.
+func TestScriptsOfTheProvider(t *testing.T) {
+	tag := func(name string) string {
+		return `require ["imap4flags","variables","include"]; global "all"; set "all" "${all}` + name + `"; setflag "${all}";`
+	}
+	r := newRig(t, func(o *Options) {
+		o.Domains = domains{before: tag("2"), after: tag("4"), provider: dirclient.Domain{SieveBefore: tag("1"), SieveAfter: tag("5"), SieveGlobal: []string{"three\n" + tag("3")}}}
+	})
+	r.script(`require "include"; include :global "three"; include :global :optional "four";`)
+	_, _, err := r.deliver(sample)
+	must(t, err)
+	if got := r.boxes(); got != "INBOX: Grüße[0 [12345]]" {
+		t.Error(got)
+	}
+	r.script(`discard;`)
+	_, _, err = r.deliver(sample)
+	must(t, err)
+	if got := r.boxes(); got != "INBOX: Grüße[0 [12345]]" {
 		t.Error(got)
 	}
 }

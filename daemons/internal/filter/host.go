@@ -2,8 +2,10 @@ package filter
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"shoal/daemons/internal/mailaddr"
 	"shoal/daemons/internal/mailstore"
@@ -17,6 +19,7 @@ type execution struct {
 	file    *mailstore.StagedFile
 	boxes   []mailstore.MailboxInfo // nil: not listed yet
 	hostErr error                   // what the store could not answer
+	claims  map[string]int64        // keys of duplicate tests that this delivery decides, with their turns
 }
 
 func (x *execution) env(context.Context) *sieve.Env {
@@ -93,8 +96,42 @@ func hasUse(m *mailstore.MailboxInfo, use string) bool {
 	return slices.ContainsFunc(m.SpecialUse, func(u string) bool { return strings.EqualFold(u, strings.TrimPrefix(use, `\`)) })
 }
 
-// Seen implements sieve.Host.
-func (x *execution) Seen(ctx context.Context, key string) (bool, error) {
+// lease is how long a claim holds if the server that made it dies: longer than a delivery can take.
+const lease = 10 * time.Minute
+
+// errUndecided says that another delivery is at work on a message of the same id. Whether this one is a duplicate depends on
+// how that one ends: the sender tries again.
+var errUndecided = errors.New("another message of the same id is being delivered")
+
+// Claim implements sieve.Host. The mark is looked for again when the claim is there: between the first look and the claim another
+// delivery may have made its mark and given its claim back.
+func (x *execution) Claim(ctx context.Context, key string) (bool, error) {
 	seen, err := x.d.Handle.Seen(ctx, key)
+	if _, mine := x.claims[key]; seen || err != nil || mine {
+		return seen, x.host(err)
+	}
+	turn, got, err := x.d.Handle.Claim(ctx, keyOf("claim", key), lease)
+	if err != nil {
+		return false, x.host(err)
+	}
+	if got {
+		if x.claims == nil {
+			x.claims = map[string]int64{}
+		}
+		x.claims[key] = turn
+	}
+	if seen, err = x.d.Handle.Seen(ctx, key); err == nil && !seen && !got {
+		err = errUndecided
+	}
 	return seen, x.host(err)
+}
+
+// giveBack ends the claims, after the marks are made or because there will be none. A claim that stays ends with its lease.
+func (x *execution) giveBack(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for key, turn := range x.claims {
+		if _, _, err := x.d.Handle.Extend(ctx, keyOf("claim", key), turn, 0); err != nil {
+			x.f.o.Log.WarnContext(ctx, "claim of a duplicate test not given back", "trace", x.d.Trace, "account", x.d.Account.ID, "error", err)
+		}
+	}
 }

@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
@@ -67,12 +67,15 @@ func (f *Filter) load(ctx context.Context, d *Delivery) (list []*sieve.Script, b
 		}
 		return nil
 	}
-	domain, err := f.o.Domains.Domain(ctx, d.Account.Domain)
-	if err != nil && !errors.Is(err, dirclient.ErrNoSuchDomain) {
+	provider, domain, err := f.above(ctx, d.Account.Domain)
+	if err != nil {
 		return nil, nil, fmt.Errorf("look up the scripts of domain %s: %w", d.Account.Domain, err)
 	}
-	if err == nil && domain.SieveBefore != "" {
-		if err := add(f.ofDomain("before", domain.SieveBefore)); err != nil {
+	for _, text := range []string{provider.SieveBefore, domain.SieveBefore} {
+		if text == "" {
+			continue
+		}
+		if err := add(f.ofDomain("before", text)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -96,20 +99,35 @@ func (f *Filter) load(ctx context.Context, d *Delivery) (list []*sieve.Script, b
 			}
 		}
 	}
-	if domain != nil && domain.SieveAfter != "" {
-		if err := add(f.ofDomain("after", domain.SieveAfter)); err != nil {
+	for _, text := range []string{domain.SieveAfter, provider.SieveAfter} {
+		if text == "" {
+			continue
+		}
+		if err := add(f.ofDomain("after", text)); err != nil {
 			return nil, nil, err
 		}
 	}
 	return list, broken, nil
 }
 
-func (f *Filter) ofDomain(name, text string) (*sieve.Script, error) {
-	sum := sha256.Sum256([]byte(text))
-	return f.compile("domain "+string(sum[:]), "domain's "+name, func() ([]byte, error) { return []byte(text), nil })
+// above gives what has the scripts of the provider and of a domain.
+func (f *Filter) above(ctx context.Context, name string) (provider, domain *dirclient.Domain, err error) {
+	if provider, err = f.o.Domains.Provider(ctx); err != nil {
+		return nil, nil, err
+	}
+	domain, err = f.o.Domains.Domain(ctx, name)
+	if errors.Is(err, dirclient.ErrNoSuchDomain) {
+		return provider, &dirclient.Domain{}, nil
+	}
+	return provider, domain, err
 }
 
-// include gives a script that another one includes: the account's own, or (RFC 6609 §3.2, :global) one of its domain's.
+func (f *Filter) ofDomain(name, text string) (*sieve.Script, error) {
+	sum := sha256.Sum256([]byte(text))
+	return f.compile("domain "+name+" "+string(sum[:]), "domain's "+name, func() ([]byte, error) { return []byte(text), nil })
+}
+
+// include gives a script that another one includes: the account's own, or (RFC 6609 §3.2, :global) one of its domain's or the provider's.
 func (x *execution) include(ctx context.Context, name string, global bool) (*sieve.Script, error) {
 	if global {
 		return x.global(ctx, name)
@@ -124,17 +142,14 @@ func (x *execution) include(ctx context.Context, name string, global bool) (*sie
 	return x.f.compile(x.d.Account.ID+" "+info.File, name, func() ([]byte, error) { return text, nil })
 }
 
-// global gives a script of the domain by its name.
+// global gives a script of the domain by its name, or else one of the provider.
 func (x *execution) global(ctx context.Context, name string) (*sieve.Script, error) {
-	domain, err := x.f.o.Domains.Domain(ctx, x.d.Account.Domain)
-	if errors.Is(err, dirclient.ErrNoSuchDomain) {
-		return nil, sieve.ErrNoScript
-	}
+	provider, domain, err := x.f.above(ctx, x.d.Account.Domain)
 	if err != nil {
 		return nil, x.host(err)
 	}
-	for _, v := range domain.SieveGlobal {
-		if n, text, ok := strings.Cut(v, "\n"); ok && strings.TrimSuffix(n, "\r") == name {
+	for _, v := range append(slices.Clip(domain.SieveGlobal), provider.SieveGlobal...) {
+		if n, text, ok := dirclient.SplitScript(v); ok && n == name {
 			return x.f.ofDomain(name, text)
 		}
 	}

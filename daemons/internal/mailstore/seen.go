@@ -88,6 +88,16 @@ func (a *Account) Extend(ctx context.Context, key string, turn int64, lifetime t
 	return turn + 1, got, err
 }
 
+// Remember marks a key for a time from now, whether it was marked or not.
+func (a *Account) Remember(ctx context.Context, key string, lifetime time.Duration) error {
+	n, _, err := a.seen(ctx, key)
+	if err != nil {
+		return err
+	}
+	_, err = a.mark(ctx, key, n+1, lifetime) // somebody else's at the same moment does as well
+	return err
+}
+
 // mark makes the n-th link of a key, unless somebody has.
 func (a *Account) mark(ctx context.Context, key string, n int64, lifetime time.Duration) (first bool, err error) {
 	dir, err := a.seenDir(key)

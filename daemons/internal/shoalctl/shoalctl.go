@@ -107,7 +107,7 @@ func exitCode(err error) int {
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, dirclient.ErrExists), errors.Is(err, dirclient.ErrNoSuchAccount),
-		errors.Is(err, dirclient.ErrNoSuchDomain), errors.Is(err, dirclient.ErrNoSuchEntry),
+		errors.Is(err, dirclient.ErrNoSuchDomain), errors.Is(err, dirclient.ErrNoSuchEntry), errors.Is(err, dirclient.ErrNoSuchScript),
 		errors.Is(err, errNoSuchEntry), errors.Is(err, mailstore.ErrNoMailbox), errors.Is(err, mailstore.ErrMailboxExists), errors.Is(err, dirclient.ErrNoSuchAlias), errors.Is(err, dirclient.ErrNoSuchToken), errors.Is(err, errNoSuchMailbox), errors.Is(err, errTargetExists):
 		return exitName
 	case errors.Is(err, dirclient.ErrUnavailable), errors.Is(err, errUnreachable), errors.Is(err, enrol.ErrUnreachable), errors.Is(err, devcluster.ErrNotRunning):
@@ -143,7 +143,7 @@ With --json every command answers in JSON.
 	flags.StringVar(&t.config, "config", "", "configuration file of shoalctl (default: shoalctl.hcl in the data folder)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("shoalctl {{.Version}}\n")
-	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdAppPassword(), t.cmdLogins(), t.cmdTokenKey(), t.cmdImport(), t.cmdExport(), t.cmdAdopt(), t.cmdMigration(), t.cmdQueue(), t.cmdDoctor(), t.cmdStorage(), t.cmdEnrol(), t.cmdToken(), t.cmdCA(),
+	root.AddCommand(t.cmdUp(), t.cmdDown(), t.cmdStatus(), t.cmdDomain(), t.cmdAccount(), t.cmdAppPassword(), t.cmdLogins(), t.cmdTokenKey(), t.cmdImport(), t.cmdExport(), t.cmdAdopt(), t.cmdMigration(), t.cmdSieve(), t.cmdQueue(), t.cmdDoctor(), t.cmdStorage(), t.cmdEnrol(), t.cmdToken(), t.cmdCA(),
 		t.cmdVolume(), t.cmdStore(), t.cmdMailbox(), t.cmdAlias(), t.cmdForward(), t.cmdServer(), t.cmdDirectory(), t.cmdMan(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	t.addCompletion(root)

@@ -21,8 +21,9 @@ type Host interface {
 	MailboxIDExists(ctx context.Context, id string) (bool, error)
 	// SpecialUse says whether a mailbox (name "": any) has each of the attributes.
 	SpecialUse(ctx context.Context, name string, uses []string) (bool, error)
-	// Seen says whether a Mark of this key was recorded and is still alive.
-	Seen(ctx context.Context, key string) (bool, error)
+	// Claim says whether a Mark of this key was recorded and is still alive. If not, the key belongs to this run until its
+	// end: of two runs at the same time, wherever, one is told false at most. An error: that cannot be decided now.
+	Claim(ctx context.Context, key string) (seen bool, err error)
 }
 
 // Env is the message and what surrounds it. Message, Now and Host are required.

@@ -37,7 +37,7 @@ func (host) SpecialUse(_ context.Context, name string, uses []string) (bool, err
 	return true, nil
 }
 
-func (h host) Seen(_ context.Context, key string) (bool, error) { return h.seen[key], nil }
+func (h host) Claim(_ context.Context, key string) (bool, error) { return h.seen[key], nil }
 
 const plainMail = `Received: from a.test by b.test; Mon, 16 Nov 2026 23:30:00 -0500
 From: "Ann Lee" <ann+news@example.com>

@@ -184,7 +184,7 @@ func buildDuplicate(c *compiler, b *bound) cond {
 				return true, nil // the same test twice in one run (RFC 7352 §3)
 			}
 		}
-		seen, err := r.env.Host.Seen(r.ctx, key)
+		seen, err := r.env.Host.Claim(r.ctx, key)
 		if err != nil {
 			return false, fmt.Errorf("look up what was seen: %w", err)
 		}
