@@ -27,6 +27,9 @@ func (s *session) capabilities() string {
 		if s.t.z != nil {
 			list = strings.Replace(list, " COMPRESS=DEFLATE", "", 1) // RFC 4978 §3: not again
 		}
+		if most := s.srv.limits().MessageLimit; most > 0 {
+			list += " MESSAGELIMIT=" + itoa(uint64(most))
+		}
 		return list + " APPENDLIMIT=" + itoa(uint64(s.srv.limits().AppendLimit))
 	}
 	var b strings.Builder

@@ -40,6 +40,9 @@ func cmdAppend(s *session, c *call) error {
 	}()
 	var total int64
 	for more := true; more; more = !s.dec.AtEnd() {
+		if most := s.srv.limits().MessageLimit; most > 0 && len(msgs) == most {
+			return tooMany(most)
+		}
 		if len(msgs) == maxAppends {
 			return no("LIMIT", "Too many messages in one command")
 		}

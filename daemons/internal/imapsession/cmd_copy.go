@@ -30,6 +30,11 @@ func cmdCopy(s *session, c *call) error {
 		return err
 	}
 	b.catchUp()
+	if move {
+		ranges = s.limited(c, ranges)
+	} else if err := s.within(ranges); err != nil {
+		return err
+	}
 	if !c.uid {
 		gone := false
 		b.view.each(ranges, func(_ uint32, _ *mailstore.Message, ghost bool) bool {

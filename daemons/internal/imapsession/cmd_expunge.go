@@ -19,7 +19,7 @@ func cmdExpunge(s *session, c *call) error {
 		if err != nil {
 			return err
 		}
-		all = v.uidSet(ranges)
+		all = s.limitedDeleted(c, v.uidSet(ranges))
 	}
 	if err := s.dec.End(); err != nil {
 		return err

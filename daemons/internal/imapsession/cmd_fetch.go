@@ -70,7 +70,11 @@ func cmdFetch(s *session, c *call) error {
 	}
 	if f.page != nil {
 		ranges = f.onPage(b, ranges)
+		if err := s.within(ranges); err != nil {
+			return err
+		}
 	}
+	ranges = s.limited(c, ranges)
 	f.reading.begin(b, b.view.among(ranges))
 	b.view.each(ranges, func(seq uint32, m *mailstore.Message, ghost bool) bool {
 		if f.changed && m.ModSeq <= f.since {

@@ -65,6 +65,7 @@ func cmdStore(s *session, c *call) error {
 	if err != nil {
 		return err
 	}
+	ranges = s.limited(c, ranges)
 	change.UIDs = b.view.uidSet(ranges)
 	if len(change.UIDs) == 0 {
 		return nil

@@ -114,6 +114,8 @@ type call struct {
 	steps, goal uint64
 	report      time.Duration
 
+	lowest uint32 // of the messages worked on, when these are not all (RFC 9738)
+
 	own mailstore.UIDSet // messages that the command has changed, added or removed
 }
 
@@ -214,6 +216,7 @@ func (s *session) outOfState(c *command) error {
 
 // tagged writes the tagged OK of c.
 func (s *session) tagged(c *call) {
+	s.tellLimit(c)
 	s.enc.Raw(c.tag).Raw(" OK ")
 	if c.code != "" {
 		s.enc.Byte('[').Raw(c.code).Raw("] ")

@@ -73,6 +73,8 @@ type Limits struct {
 	// SubmitUsers are the addresses, separated by spaces, of accounts that submission servers log in as: they may use the URLs
 	// that URLAUTH makes for submission.
 	SubmitUsers string `hcl:"submit_users,optional" conf:"live" default:""`
+	// MessageLimit bounds the messages that one command works on (RFC 9738, which asks for at least 1000), 0: no bound.
+	MessageLimit int `hcl:"message_limit,optional" conf:"live" default:"0" min:"0" max:"100000000"`
 	// ProgressInterval is how often a command that takes long says how far it is.
 	ProgressInterval time.Duration `hcl:"progress_interval,optional" conf:"live" default:"10s" min:"1s" max:"1h"`
 	// NotifyMailboxes bounds the mailboxes that NOTIFY watches for one connection.

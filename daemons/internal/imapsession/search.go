@@ -69,7 +69,13 @@ func (s *session) search(c *call, args *imapwire.Search) (*found, error) {
 	q.planReading()
 	q.reading.begin(s.box, v.count())
 	looked := 0
-	v.each(everything, func(seq uint32, m *mailstore.Message, ghost bool) bool {
+	ranges := narrowed(&q.root)
+	if c.name == "SEARCH" || c.name == "UID SEARCH" {
+		ranges = s.limited(c, ranges)
+	} else if err := s.within(ranges); err != nil {
+		return nil, err
+	}
+	v.each(ranges, func(seq uint32, m *mailstore.Message, ghost bool) bool {
 		is := q.ask(&q.root, m, false)
 		if is == isOpen {
 			if looked++; looked%64 == 0 && c.ctx.Err() != nil {

@@ -279,7 +279,7 @@ func (p *searchParser) known(name string) bool {
 		return true
 	}
 	switch name {
-	case "NOT", "OR", "KEYWORD", "UNKEYWORD", "HEADER", "BODY", "TEXT", "UID", "MODSEQ", "EMAILID", "THREADID":
+	case "NOT", "OR", "KEYWORD", "UNKEYWORD", "HEADER", "BODY", "TEXT", "UID", "UIDAFTER", "UIDBEFORE", "MODSEQ", "EMAILID", "THREADID":
 		return true
 	}
 	return false
@@ -348,6 +348,18 @@ func (p *searchParser) argument(name string) (key SearchKey, err error) {
 	case "UID":
 		key.Op = SearchUID
 		key.Set, err = d.Set()
+		return key, err
+	case "UIDAFTER", "UIDBEFORE": // RFC 9738 §3.3
+		n, err := d.NonZero32()
+		key.Op = SearchUID
+		switch {
+		case name == "UIDAFTER" && n < 1<<32-1:
+			key.Set.Ranges = []Range{{Lo: n + 1, Hi: 1<<32 - 1}}
+		case name == "UIDBEFORE" && n > 1:
+			key.Set.Ranges = []Range{{Lo: 1, Hi: n - 1}}
+		default: // nothing
+			key = SearchKey{Op: SearchNot, Kids: []SearchKey{{Op: SearchAll}}}
+		}
 		return key, err
 	case "MODSEQ":
 		return p.modSeq()
