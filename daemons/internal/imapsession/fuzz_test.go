@@ -25,6 +25,8 @@ var sessionSeeds = []string{
 	"a NOTIFY SET STATUS (selected (MessageNew (UID BODY[]) MessageExpunge FlagChange)) (personal (MailboxName MessageNew MessageExpunge))\r\nb APPEND INBOX {4+}\r\na: b\r\nc CREATE Noted\r\nd NOTIFY NONE\r\n",
 	"a APPEND INBOX CATENATE (TEXT {3+}\r\nA:b URL /INBOX/;UID=1/;SECTION=1/;PARTIAL=0.3 URL \"INBOX;UIDVALIDITY=1/;UID=2\")\r\n",
 	"a GENURLAUTH imap://alice@h/INBOX/;UID=1;URLAUTH=anonymous INTERNAL\r\nb URLFETCH (imap://alice@h/INBOX/;UID=1;URLAUTH=anonymous:internal:01 BINARY BODYPARTSTRUCTURE) x\r\nc RESETKEY INBOX\r\n",
+	"a SETACL INBOX bob +lrs\r\nb GETACL INBOX\r\nc LISTRIGHTS INBOX $team\r\nd MYRIGHTS \"Other Users/bob\"\r\ne SELECT \"Other Users/bob\"\r\nf DELETEACL INBOX -bob\r\n",
+	"a SETMETADATA INBOX (/private/comment {3+}\r\nabc /shared/comment NIL)\r\nb GETMETADATA (DEPTH infinity MAXSIZE 2) \"\" (/private /shared)\r\nc LIST \"\" * RETURN (MYRIGHTS METADATA (/private/comment))\r\nd ENABLE METADATA\r\n",
 	"a IDLE\r\nDONE\r\nb IDLE\r\nrubbish\r\n",
 	"a FETCH 1 (BODY[1.2.3.MIME]<1.2> BINARY.SIZE[1] RFC822.TEXT PREVIEW (LAZY))\r\n",
 	"a STATUS INBOX (MESSAGES UNSEEN HIGHESTMODSEQ MAILBOXID)\r\n{5}\r\n\x00\r\r\n",

@@ -17,6 +17,8 @@ type people struct {
 	groups map[string][]string // name of a user: his groups
 	closed map[string]bool     // addresses that are suspended
 	down   bool
+
+	renamed map[string]*dirclient.Account // who has an address now
 }
 
 func newPeople() *people {
@@ -47,6 +49,9 @@ func (p *people) Account(_ context.Context, address string) (*dirclient.Account,
 		return nil, fmt.Errorf("%s: %w", address, dirclient.ErrNoSuchAccount)
 	}
 	a := account(name, domain)
+	if now := p.renamed[a.Address]; now != nil {
+		a = now
+	}
 	if p.closed[a.Address] {
 		a.Status = dirclient.StatusSuspended
 	}
@@ -56,6 +61,12 @@ func (p *people) Account(_ context.Context, address string) (*dirclient.Account,
 func (p *people) AccountByID(ctx context.Context, id string) (*dirclient.Account, error) {
 	name, ok := strings.CutPrefix(id, "account-")
 	if !ok {
+		return nil, fmt.Errorf("%s: %w", id, dirclient.ErrNoSuchAccount)
+	}
+	p.mu.Lock()
+	gone := p.renamed[name+"@example.test"] != nil
+	p.mu.Unlock()
+	if gone {
 		return nil, fmt.Errorf("%s: %w", id, dirclient.ErrNoSuchAccount)
 	}
 	if other, ok := strings.CutPrefix(name, "other-"); ok {

@@ -58,6 +58,29 @@ func (s *Service) leaveNote(ctx context.Context, owner *dirclient.Account, id Id
 	return acc.SetAttrs(ctx, mailstore.Attr{Key: key, Value: strconv.FormatInt(s.clock.Now().Unix(), 36)})
 }
 
+// Renew leaves the notes that all grants of an account's access lists ask for, as far as they are not there: after the account has come to another
+// volume, whose notes are its own. Who is not known any more is passed over.
+func (s *Service) Renew(ctx context.Context, owner *dirclient.Account, acc *mailstore.Account) error {
+	l, err := acc.Listing(ctx)
+	if err != nil {
+		return err
+	}
+	done := map[Identifier]bool{}
+	var errs []error
+	for _, m := range l.Mailboxes() {
+		for _, e := range List(l, m.ID) {
+			if e.Negative || done[e.Identifier] {
+				continue
+			}
+			done[e.Identifier] = true
+			if err := s.leaveNote(ctx, owner, e.Identifier, false); err != nil && !errors.Is(err, ErrUnknown) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Shared is an account that shares something with a user.
 type Shared struct {
 	Owner   *dirclient.Account

@@ -280,6 +280,28 @@ func mustIndex(r *rig, id string) *mailstore.Account {
 	return a
 }
 
+// The notes of an account that has come to another volume are made there.
+func TestRenew(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	r.grant("alice", "anyone", "lr")
+	r.grant("alice", "bob", "lr")
+	r.grant("alice", "$team", "lr")
+	r.grant("alice", "-$team", "w")
+	moved := person("alice")
+	moved.Volume = "vol02"
+	index := DomainIndex("example.test")
+	if n := r.notes("vol02", index); n != 0 {
+		t.Error(n)
+	}
+	r.dir.gone["bob"] = true
+	r.ok(r.s.Renew(ctx, moved, r.account("alice")))
+	r.ok(r.s.Renew(ctx, moved, r.account("alice")))
+	if n := r.notes("vol02", index); n != 2 {
+		t.Error(n)
+	}
+}
+
 // A domain's account of notes is made when it is needed, not by looking.
 func TestNoIndexWithoutNeed(t *testing.T) {
 	r := newRig(t)

@@ -226,7 +226,24 @@ func (t *tool) moveAccount(ctx context.Context, a *dirclient.Admin, s *localStor
 	if err != nil {
 		return v, fmt.Errorf("%s lies on %s now, but the directory does not say so: give the same command again: %w", account.Address, to, err)
 	}
+	t.renewNotes(context.WithoutCancel(ctx), a, s, account, to)
 	return v, m.Retire(context.WithoutCancel(ctx))
+}
+
+// renewNotes leaves on the new volume what tells users that the account shares mailboxes with them. Without it they are still
+// open to them, but not listed once the old volume is gone: no reason to fail.
+func (t *tool) renewNotes(ctx context.Context, a *dirclient.Admin, s *localStore, account *dirclient.Account, to string) {
+	moved := *account
+	moved.Volume = to
+	acc, err := s.Account(ctx, to, account.ID)
+	if err == nil {
+		s.dir.Lock()
+		err = t.sharing(a, s).Renew(ctx, &moved, acc)
+		s.dir.Unlock()
+	}
+	if err != nil {
+		fmt.Fprintf(t.err, "%s: notes about shared mailboxes are not all renewed: %v\n", account.Address, err)
+	}
 }
 
 // setVolume changes the directory; that it was changed by somebody else in the same way is fine.
