@@ -207,7 +207,7 @@ func (b *box) buildSessions(c *Config) (err error) {
 	b.Undone(b.pop.Close)
 	b.sieve, err = sievesession.New(sievesession.Options{
 		Store: b.store, Auth: b.auth, TLS: o.TLS, Server: b.env.Server,
-		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.ManageSieve,
+		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock, Limits: c.ManageSieve, Redirects: c.Sieve.Redirects,
 	})
 	if err != nil {
 		return err
@@ -246,7 +246,7 @@ func (b *box) buildSessions(c *Config) (err error) {
 // buildFilter makes what runs the accounts' scripts, and the way to the switches for what they send.
 func (b *box) buildFilter(c *Config) (*filter.Filter, error) {
 	o := filter.Options{
-		Store: b.store, Domains: b.dir, Hostname: b.env.Server, Settings: c.Sieve,
+		Store: b.store, Domains: b.dir, Hostname: b.env.Server, Version: kit.Version, Settings: c.Sieve,
 		Log: b.env.Log, Metrics: b.env.Metrics, Clock: b.env.Clock,
 	}
 	if c.Relay != nil {

@@ -26,6 +26,13 @@ func (x *execution) do(ctx context.Context, out *sieve.Outcome) (r Result, err e
 	for _, a := range out.Actions {
 		switch a := a.(type) {
 		case *sieve.Reject:
+			if !a.Protocol && !isASCII(a.Reason) && !x.d.From.IsNull() && x.f.o.Outbox != nil {
+				if err := x.send(ctx, mailaddr.Address{}, []mailaddr.Address{x.d.From}, strings.NewReader(x.refusal(a))); err != nil {
+					return r, fmt.Errorf("tell %s of the refusal: %w", x.d.From, err)
+				}
+				r.Did = append(r.Did, "refused by a notice")
+				continue
+			}
 			r.Rejected = oneLine(a.Reason)
 			r.Did = append(r.Did, "rejected")
 		case *sieve.Redirect:

@@ -177,3 +177,42 @@ is mended: nothing is lost. You are told of this mistake once a day.
 `, broken))
 	return c.b.String()
 }
+
+// refusal writes what tells the sender why the message was refused, in words that an SMTP reply cannot carry: RFC 5429 §2.2, as a
+// disposition notification (RFC 8098 §3).
+func (x *execution) refusal(a *sieve.Reject) string {
+	const boundary = "refusal"
+	var c composer
+	x.begin(&c, "reject")
+	c.from("", x.d.Account.Address)
+	c.field("To", x.d.From.String())
+	c.field("Subject", "Your message was refused")
+	c.field("Auto-Submitted", "auto-replied (rejected)")
+	c.field("MIME-Version", "1.0")
+	c.field("Content-Type", `multipart/report; report-type=disposition-notification; boundary="`+boundary+`"`)
+	c.b.WriteString("\r\n--" + boundary + "\r\n")
+	c.body(a.Reason)
+	c.b.WriteString("\r\n--" + boundary + "\r\nContent-Type: message/disposition-notification\r\n\r\n")
+	c.field("Reporting-UA", x.f.o.Hostname+"; Shoal Sieve")
+	c.field("Final-Recipient", "rfc822; "+x.d.Account.Address)
+	c.field("Original-Message-ID", x.messageID())
+	c.field("Disposition", "automatic-action/MDN-sent-automatically; deleted")
+	c.b.WriteString("\r\n--" + boundary + "--\r\n")
+	return c.b.String()
+}
+
+// messageID is the Message-ID of the message; empty: it has none, or one far down.
+func (x *execution) messageID() string {
+	b := make([]byte, 16<<10)
+	n, _ := x.file.ReadAt(b, 0) // what cannot be read has no id
+	for line := range bytes.Lines(b[:n]) {
+		text := strings.TrimSpace(string(line))
+		if text == "" {
+			break
+		}
+		if name, value, ok := strings.Cut(text, ":"); ok && strings.EqualFold(name, "Message-ID") {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

@@ -90,6 +90,7 @@ type Options struct {
 	Domains  Domains
 	Outbox   Outbox // nil: nothing can be sent
 	Hostname string // in message ids
+	Version  string // of the service, for scripts
 	Settings Settings
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer

@@ -26,7 +26,10 @@ func (x *execution) env(context.Context) *sieve.Env {
 	e := &sieve.Env{
 		Message: x.file, Size: x.file.Size(), From: x.d.From, To: x.d.To, Separators: x.f.o.Settings.Separators,
 		Now: x.f.o.Clock.Now(), Host: x, Load: x.include, Limits: x.f.limits(),
-		Environment: map[string]string{"host": x.f.o.Hostname, "domain": x.d.Account.Domain},
+		Environment: map[string]string{"host": x.f.o.Hostname, "domain": x.d.Account.Domain, "version": x.f.o.Version},
+	}
+	if name, ip := client(x.file); ip != "" {
+		e.Environment["remote-host"], e.Environment["remote-ip"] = name, ip
 	}
 	e.Spam, e.Virus = x.f.o.Settings.verdict(x.file)
 	e.Owner, _ = mailaddr.Parse(x.d.Account.Address)

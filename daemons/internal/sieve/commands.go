@@ -76,6 +76,9 @@ func (c *compiler) place(b *bound, name *text) func(*run) (Place, error) {
 		if err := checkMailbox(name.lit); err != nil {
 			c.fail(b.pos, "%v", err)
 		}
+		if _, rest, ok := strings.Cut(name.lit, "&"); ok && strings.Contains(rest, "-") && isASCII(name.lit) {
+			c.warn(b.pos, "names of mailboxes are UTF-8 here, not as in IMAP: %q is taken as it stands", name.lit)
+		}
 	}
 	return func(r *run) (p Place, err error) {
 		p.Create = create
@@ -278,6 +281,10 @@ func buildGlobal(c *compiler, b *bound) stmt {
 		if !validName(name) || strings.Contains(name, ".") {
 			c.fail(s.pos, "%q is no name of a variable", s.text)
 		}
+		if c.written[name] && !c.global[name] { // RFC 6609 §3.4.1
+			c.fail(s.pos, "%q is a variable of this script already: global must stand before it is set", s.text)
+		}
+		c.global[name] = true
 		names = append(names, name)
 	}
 	return func(r *run) error {
@@ -286,4 +293,8 @@ func buildGlobal(c *compiler, b *bound) stmt {
 		}
 		return nil
 	}
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }

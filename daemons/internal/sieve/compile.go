@@ -11,7 +11,11 @@ type Script struct {
 	name string
 	body []stmt
 	caps map[string]bool
+	warn Errors
 }
+
+// Warnings are what is allowed and most likely a mistake, in the order of the script.
+func (s *Script) Warnings() Errors { return s.warn }
 
 // Name is what Compile was given.
 func (s *Script) Name() string { return s.name }
@@ -45,7 +49,7 @@ func Compile(src []byte, o Options) (*Script, error) {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
-	c := &compiler{script: &Script{name: o.Name, caps: map[string]bool{}}, offered: map[string]bool{}}
+	c := &compiler{script: &Script{name: o.Name, caps: map[string]bool{}}, offered: map[string]bool{}, written: map[string]bool{}, global: map[string]bool{}}
 	for _, name := range slices.Concat(Capabilities, builtin) {
 		c.offered[name] = !slices.Contains(o.Without, name)
 	}
@@ -75,14 +79,25 @@ func Compile(src []byte, o Options) (*Script, error) {
 		}
 		return nil, c.errs
 	}
+	for _, w := range c.script.warn {
+		w.Script = o.Name
+	}
 	return c.script, nil
+}
+
+func (c *compiler) warn(p pos, format string, args ...any) {
+	if len(c.script.warn) < maxErrors {
+		c.script.warn = append(c.script.warn, fail(p, format, args...))
+	}
 }
 
 type compiler struct {
 	script  *Script
 	offered map[string]bool
 	errs    Errors
-	loops   int // foreverypart blocks around what is compiled
+	loops   int             // foreverypart blocks around what is compiled
+	written map[string]bool // local variables that were written so far
+	global  map[string]bool // variables that are names of global ones
 }
 
 func (c *compiler) fail(p pos, format string, args ...any) {
@@ -134,9 +149,15 @@ func (c *compiler) block(nodes []*node) []stmt {
 		if s := c.command(n); s != nil {
 			list = append(list, s)
 		}
+		if ends[n.name] && i+1 < len(nodes) {
+			c.warn(nodes[i+1].pos, "nothing behind %s is ever done", n.name)
+		}
 	}
 	return list
 }
+
+// ends are the commands that leave a block.
+var ends = map[string]bool{"stop": true, "return": true, "error": true, "break": true}
 
 func (c *compiler) command(n *node) stmt {
 	switch n.name {

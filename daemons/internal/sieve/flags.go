@@ -80,6 +80,7 @@ func (c *compiler) flagVariables(b *bound) []string {
 		}
 		name := strings.ToLower(s.text)
 		c.variable(s.pos, name)
+		c.written[name] = true
 		names = append(names, name)
 	}
 	return names

@@ -114,7 +114,7 @@ plugin {
 		}
 		compared++
 	}
-	if compared < 50 {
+	if compared < 100 {
 		t.Errorf("only %d scripts were compared", compared)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -194,17 +195,26 @@ type scope struct {
 // script runs one script and returns how the message is to be kept after it; nil: it is not.
 func (r *run) script(s *Script, flags []string) (*FileInto, error) {
 	r.scope = newScope(s.name, flags)
-	r.implicit = true
+	r.implicit, r.vacation = true, false
 	if err := r.exec(s.body); err != nil && !errors.Is(err, errStop) && !errors.Is(err, errReturn) {
 		return nil, err
 	}
 	if r.kept == nil && r.implicit {
 		r.kept = &FileInto{Flags: r.flags, Edited: r.edited()}
 	}
-	if r.reject != nil && (r.kept != nil || len(r.out.Actions) > 1) { // RFC 5429 §2.1.2, §2.2.2
+	if r.reject != nil && (r.kept != nil || slices.ContainsFunc(r.out.Actions, beside)) { // RFC 5429 §2.1.2, §2.2.2
 		return nil, errors.New("a message cannot be rejected and kept, filed, sent on or answered as well")
 	}
 	return r.kept, nil
+}
+
+// beside says whether an action cannot stand beside reject. Notify can stand beside all (RFC 5435 §3.8).
+func beside(a Action) bool {
+	switch a.(type) {
+	case *Reject, *Notify:
+		return false
+	}
+	return true
 }
 
 func newScope(name string, flags []string) scope {

@@ -3,6 +3,7 @@ package sieve
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -82,6 +83,10 @@ func buildVacation(c *compiler, b *bound) stmt {
 			return errors.New("vacation is used twice")
 		}
 		r.vacation = true
+		if slices.ContainsFunc(r.out.Actions, func(a Action) bool { _, ok := a.(*Vacation); return ok }) {
+			r.note("vacation: no reply: a script before has answered")
+			return nil
+		}
 		v := &Vacation{To: r.env.From, MIME: mime}
 		var err error
 		if v.Reason, err = r.expand(reason); err != nil {

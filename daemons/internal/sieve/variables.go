@@ -65,6 +65,7 @@ func (c *compiler) target(a *arg) string {
 		c.fail(a.pos, "%q is no name of a variable", a.strs[0].text)
 	} else {
 		c.variable(a.pos, name)
+		c.written[name] = true
 	}
 	return name
 }

@@ -12,8 +12,6 @@ import (
 	"shoal/daemons/internal/sieve"
 )
 
-var maxRedirects = strconv.Itoa(sieve.DefaultLimits().Redirects)
-
 // extensions are the Sieve extensions that scripts may require.
 func extensions(without []string) string {
 	var list []string
@@ -60,7 +58,8 @@ func cmdPutScript(s *session, ctx context.Context, args []string) error {
 	if err := s.room(ctx, name, int64(len(text))); err != nil {
 		return err
 	}
-	if err := s.compile(text); err != nil {
+	warnings, err := s.compile(text)
+	if err != nil {
 		return err
 	}
 	if err := s.account.PutScript(ctx, name, []byte(text)); err != nil {
@@ -70,15 +69,16 @@ func cmdPutScript(s *session, ctx context.Context, args []string) error {
 		return s.storeFailure("cannot store a script", err)
 	}
 	s.log().Info("script stored", "event", "script-stored", "script", name, "size", len(text))
-	s.answer("OK", "", "Stored")
+	s.checked(warnings, "Stored")
 	return nil
 }
 
 func cmdCheckScript(s *session, _ context.Context, args []string) error {
-	if err := s.compile(args[0]); err != nil {
+	warnings, err := s.compile(args[0])
+	if err != nil {
 		return err
 	}
-	s.answer("OK", "", "")
+	s.checked(warnings, "")
 	return nil
 }
 
@@ -107,7 +107,7 @@ func cmdSetActive(s *session, ctx context.Context, args []string) error {
 		if err != nil {
 			return s.storeFailure("cannot read a script", err)
 		}
-		if err := s.compile(string(text)); err != nil {
+		if _, err := s.compile(string(text)); err != nil {
 			return err
 		}
 	}

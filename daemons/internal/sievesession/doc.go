@@ -18,5 +18,5 @@
 //   - A password is taken under TLS only, unless Limits.AllowPlain is set.
 //   - Everything that a client sends is bounded; a literal that is too large is read and thrown away before the refusal.
 //
-// Left out on purpose: the LANGUAGE capability and the OWNER of shared scripts.
+// Left out on purpose: other languages than English; referrals: every box has every account.
 package sievesession

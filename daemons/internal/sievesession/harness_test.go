@@ -99,7 +99,7 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 	must(t, mailstore.InitVolume(vfs.OS(), volume, id))
 	must(t, r.store.AddVolume("vol01", volume, id))
 	o := Options{Store: r.store, Auth: users{}, TLS: serverTLS(t, r.caFile), Server: "box1", Log: slog.New(slog.DiscardHandler),
-		Metrics: r.metrics, Limits: DefaultLimits()}
+		Metrics: r.metrics, Limits: DefaultLimits(), Redirects: 7}
 	if change != nil {
 		change(&o)
 	}

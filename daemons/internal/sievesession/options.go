@@ -21,14 +21,16 @@ import (
 // Options are what a server is made of. Store, Auth and Log are required.
 type Options struct {
 	Store   Store
-	Auth    sasl.Authenticator    // *authn.Authenticator
-	TLS     *tls.Config           // for STARTTLS and for ServeTLS; nil: neither is offered
-	Server  string                // name of this server, in the capabilities
-	Without []string              // Sieve extensions that are not offered
-	Log     *slog.Logger          // events of sessions, and the errors that end them
-	Metrics prometheus.Registerer // nil: metrics are counted and not shown
-	Clock   clock.Clock           // nil: the system's
-	Limits  Limits                // a zero value stands for the defaults as a whole
+	Auth    sasl.Authenticator // *authn.Authenticator
+	TLS     *tls.Config        // for STARTTLS and for ServeTLS; nil: neither is offered
+	Server  string             // name of this server, in the capabilities
+	Without []string           // Sieve extensions that are not offered
+	// Redirects is how many redirects one message may have, which clients are told.
+	Redirects int
+	Log       *slog.Logger          // events of sessions, and the errors that end them
+	Metrics   prometheus.Registerer // nil: metrics are counted and not shown
+	Clock     clock.Clock           // nil: the system's
+	Limits    Limits                // a zero value stands for the defaults as a whole
 }
 
 // Store is the message store: *mailstore.Store.

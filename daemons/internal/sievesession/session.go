@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,7 @@ const (
 	codeMaxSize    = "QUOTA/MAXSIZE"
 	codeQuota      = "QUOTA"
 	codeLater      = "TRYLATER"
+	codeWarnings   = "WARNINGS"
 )
 
 func (s *session) log() *slog.Logger {
@@ -332,7 +334,8 @@ func (s *session) capabilities() {
 	}
 	s.line("SIEVE", extensions(s.srv.opt.Without))
 	s.line("NOTIFY", notifyMethods())
-	s.line("MAXREDIRECTS", maxRedirects)
+	s.line("MAXREDIRECTS", strconv.Itoa(s.srv.opt.Redirects))
+	s.line("LANGUAGE", "en")
 	s.line("UNAUTHENTICATE")
 }
 
@@ -353,13 +356,21 @@ func (s *session) storeFailure(what string, err error) error {
 	return no(codeLater, "The scripts are not available at the moment, try again later")
 }
 
-// compile checks a script; the refusal has all mistakes.
-func (s *session) compile(text string) error {
-	_, err := sieve.Compile([]byte(text), sieve.Options{MaxBytes: int(s.srv.limits().ScriptSize), Without: s.srv.opt.Without})
+// compile checks a script; the refusal has all mistakes. warnings: what should be told of a script that is right.
+func (s *session) compile(text string) (warnings string, err error) {
+	script, err := sieve.Compile([]byte(text), sieve.Options{MaxBytes: int(s.srv.limits().ScriptSize), Without: s.srv.opt.Without})
+	if err == nil {
+		return lines(script.Warnings()), nil
+	}
 	var list sieve.Errors
 	if !errors.As(err, &list) {
-		return err
+		return "", err
 	}
+	return "", no("", lines(list))
+}
+
+// lines gives mistakes, one a line.
+func lines(list sieve.Errors) string {
 	var b []byte
 	for i, e := range list {
 		if i > 0 {
@@ -367,5 +378,14 @@ func (s *session) compile(text string) error {
 		}
 		b = append(b, e.Error()...)
 	}
-	return no("", string(b))
+	return string(b)
+}
+
+// checked is the answer to a script that is right (RFC 5804 §1.3, WARNINGS).
+func (s *session) checked(warnings, text string) {
+	if warnings != "" {
+		s.answer("OK", codeWarnings, warnings)
+		return
+	}
+	s.answer("OK", "", text)
 }

@@ -21,7 +21,8 @@ S1: "SASL" ""
 S1: "STARTTLS"
 S1: "SIEVE" "body {{.*}} virustest"
 S1: "NOTIFY" "mailto"
-S1: "MAXREDIRECTS" "4"
+S1: "MAXREDIRECTS" "7"
+S1: "LANGUAGE" "en"
 S1: "UNAUTHENTICATE"
 S1: OK "{{.*}}"
 `
@@ -34,7 +35,8 @@ S1: "VERSION" "1.0"
 S1: "SASL" "{{.*}}PLAIN LOGIN OAUTHBEARER XOAUTH2"
 S1: "SIEVE" "{{.*}}"
 S1: "NOTIFY" "mailto"
-S1: "MAXREDIRECTS" "4"
+S1: "MAXREDIRECTS" "7"
+S1: "LANGUAGE" "en"
 S1: "UNAUTHENTICATE"
 S1: OK {{.*}}
 `
@@ -52,6 +54,17 @@ C1: HAVESPACE "main" 200
 S1: OK
 C1: HAVESPACE "main" 201
 S1: NO (QUOTA/MAXSIZE) "A script may have 200 bytes at most"
+C1: PUTSCRIPT "main" {5+}
+C1: keep;
+S1: OK "Stored"
+C1: CHECKSCRIPT "stop; keep;"
+S1: OK (WARNINGS) "line 1, column 7: nothing behind stop is ever done"
+C1: PUTSCRIPT "main" {12+}
+C1: stop;
+C1: keep;
+S1: OK (WARNINGS) "line 2, column 1: nothing behind stop is ever done"
+C1: NOOP "a tag"
+S1: OK (TAG "a tag") "Done"
 C1: PUTSCRIPT "main" {5+}
 C1: keep;
 S1: OK "Stored"
@@ -158,7 +171,8 @@ S1: "VERSION" "1.0"
 S1: "OWNER" "alice@example.test"
 S1: "SIEVE" "{{.*}}"
 S1: "NOTIFY" "mailto"
-S1: "MAXREDIRECTS" "4"
+S1: "MAXREDIRECTS" "7"
+S1: "LANGUAGE" "en"
 S1: "UNAUTHENTICATE"
 S1: OK
 C1: AUTHENTICATE "PLAIN"
@@ -272,6 +286,11 @@ func TestSieveConnect(t *testing.T) {
 		{[]string{"--remotesieve", "rules", "--activate"}, ""},
 		{[]string{"--list"}, `"rules" ACTIVE`},
 		{[]string{"--remotesieve", "rules", "--localsieve", "back.sieve", "--download"}, ""},
+		{[]string{"--localsieve", "rules.sieve", "--remotesieve", "other", "--upload"}, ""},
+		{[]string{"--localsieve", "rules.sieve", "--checkscript"}, ""},
+		{[]string{"--deactivate"}, ""},
+		{[]string{"--list"}, `"rules"` + "\n"},
+		{[]string{"--remotesieve", "other", "--delete"}, ""},
 	} {
 		out, err := run(c.args...)
 		if err != nil || !strings.Contains(out, c.want) {
