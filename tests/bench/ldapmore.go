@@ -95,10 +95,10 @@ func (b *bench) ldapBinds(vault *vaultPeer, slapd *slapdPeer) (rows []row, err e
 		n     int      // binds
 		first int
 	}{
-		{"bind again with the same password ({SSHA} in slapd, remembered by vaultd), 8 connections", []string{ssha}, again, 1},
+		{"bind again with the same password ({SSHA} in slapd; argon2id in vaultd, remembered), 8 connections", []string{ssha}, again, 1},
 		{"first bind of each account, argon2id with 19 MiB and 2 passes, 8 connections", slow, accounts, 2},
 	} {
-		r, err := ldapSides(vault, slapd, func(_, addr string, t *tree) (row, error) {
+		r, err := ldapSides(vault, slapd, func(name, addr string, t *tree) (row, error) {
 			r := row{Load: w.load}
 			c, err := ldapDial(addr)
 			if err != nil {
@@ -110,11 +110,13 @@ func (b *bench) ldapBinds(vault *vaultPeer, slapd *slapdPeer) (rows []row, err e
 					return r, err
 				}
 			}
-			for range 8 {
-				if len(w.hash) > 1 {
-					break
+			if len(w.hash) == 1 {
+				if name == "vaultd" { // which would store it so after the first bind
+					if err := set(c, w.first, slow[0]); err != nil {
+						return r, err
+					}
 				}
-				if err := c.Bind(dn(w.first), "bench"); err != nil { // vaultd stores it as argon2id now
+				if err := c.Bind(dn(w.first), "bench"); err != nil {
 					return r, err
 				}
 			}

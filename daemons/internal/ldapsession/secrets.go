@@ -249,14 +249,18 @@ func (x *session) modernize(who *found, password []byte) {
 		}
 		return
 	}
+	if _, busy := s.modernizing.LoadOrStore(who.id.dn, true); busy {
+		return // of many binds at once one does it
+	}
 	select {
 	case s.upgrading <- struct{}{}:
 	default:
+		s.modernizing.Delete(who.id.dn)
 		return // another time
 	}
 	was := who.matched
 	s.background.Go(func() {
-		defer func() { <-s.upgrading }()
+		defer func() { <-s.upgrading; s.modernizing.Delete(who.id.dn) }()
 		if s.opt.Gate != nil && s.opt.Gate(context.Background(), false) != nil {
 			return // no updates now: another time
 		}
@@ -281,6 +285,7 @@ func (x *session) modernize(who *found, password []byte) {
 			s.opt.Log.Warn("a password could not be stored in the form of today", "entry", who.id.dn, "error", err)
 			return
 		}
+		s.opt.Passwords.known.keep(stored, password)
 		s.metrics.upgraded.Inc()
 	})
 }

@@ -145,10 +145,11 @@ type Server struct {
 	password atomic.Pointer[rootSecret]
 	nobody   atomic.Pointer[identity] // anonymous, where Watched is set
 
-	failures   *tracker
-	fakeKey    []byte
-	upgrading  chan struct{} // holds a token for each password that is being brought to today's form
-	background sync.WaitGroup
+	failures    *tracker
+	fakeKey     []byte
+	upgrading   chan struct{} // holds a token for each password that is being brought to today's form
+	modernizing sync.Map      // the names of their entries
+	background  sync.WaitGroup
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
