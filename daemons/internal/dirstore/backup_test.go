@@ -21,7 +21,17 @@ func options(t testing.TB, dir string) Options {
 
 // A backup taken while entries are written is a database that is consistent in itself and has all that was acknowledged before.
 func TestBackupWhileServing(t *testing.T) {
-	s := open(t)
+	t.Run("without a log", func(t *testing.T) { backupWhileServing(t, func(*Options) {}) })
+	t.Run("with a log", func(t *testing.T) {
+		backupWhileServing(t, func(o *Options) { o.Unsynced, o.checkpointAt = false, 16<<10 })
+	})
+}
+
+func backupWhileServing(t *testing.T, how func(*Options)) {
+	s := open(t, how)
+	if !s.opt.Unsynced && s.redo == nil {
+		t.Fatal("there is no log")
+	}
 	s.mustFill(t)
 	s.fillTitles(t, 500)
 	stop, half := make(chan struct{}), make(chan struct{})

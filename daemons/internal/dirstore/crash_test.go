@@ -193,12 +193,23 @@ func (f *failing) under(db *bbolt.DB) {
 // Whichever write of the database fails, whole, half or after it was done: clients hear of it, reads go on, what was
 // acknowledged stays, and when the disk works again, so does the directory, with and without a restart in between.
 func TestEachWriteFails(t *testing.T) {
-	const changes = 14
+	t.Run("without a log", func(t *testing.T) { eachWriteFails(t, 14, func(*Options) {}) })
+	// Checkpoints come every few changes, so that their writes fail as well.
+	t.Run("with a log", func(t *testing.T) {
+		t.Setenv("TMPDIR", "/dev/shm") // some thousand flushes; what fails is below the database, not in the file system
+		eachWriteFails(t, 8, func(o *Options) { o.Unsynced, o.checkpointAt = false, 4<<10 })
+	})
+}
+
+func eachWriteFails(t *testing.T, changes int, how func(*Options)) {
 	for _, kind := range []string{"refused", "torn", "late"} {
 		for at := int64(1); ; at++ {
 			dir := t.TempDir()
 			file := filepath.Join(dir, fileName)
-			s := open(t, func(o *Options) { o.Path = dir })
+			s := open(t, how, func(o *Options) { o.Path = dir })
+			if !s.opt.Unsynced && s.redo == nil {
+				t.Fatal("there is no log")
+			}
 			s.mustFill(t)
 			f := &failing{at: at, kind: kind}
 			f.under(s.bolt())
@@ -232,7 +243,7 @@ func TestEachWriteFails(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s = open(t, func(o *Options) { o.Path = dir })
+			s = open(t, how, func(o *Options) { o.Path = dir })
 			s.honoured(t, last, unsure)
 			s.mustAdd(t, "ou=after,o=shoal", "objectClass", "organizationalUnit")
 			if err := s.Close(); err != nil {
@@ -242,7 +253,7 @@ func TestEachWriteFails(t *testing.T) {
 				t.Fatalf("%s, write %d of %s", kind, at, file)
 			}
 			if failed == 0 {
-				if at < changes {
+				if at < int64(changes) {
 					t.Errorf("%s: only %d writes", kind, at)
 				}
 				break
