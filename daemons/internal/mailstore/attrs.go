@@ -80,6 +80,18 @@ func (s *Store) ExistingAccount(ctx context.Context, volume, accountID string) (
 	if err != nil {
 		return nil, err
 	}
+	if a.known() == nil { // one look spares the four that it takes to be sure of what is not there
+		err := v.do(ctx, func() error {
+			_, err := v.fs.Lstat(a.dir)
+			return err
+		})
+		if isNotExist(err) {
+			return nil, fmt.Errorf("account %s: %w", accountID, ErrNoAccount)
+		}
+		if err != nil {
+			return nil, ioErr("lstat", a.dir, err)
+		}
+	}
 	if _, err := a.fresh(ctx); err != nil {
 		return nil, err
 	}

@@ -68,6 +68,12 @@ func TestAttributes(t *testing.T) {
 	if _, err := scriptAccount(t, mem, "box4").s.ExistingAccount(ctx, "vol01", "account-none"); !errors.Is(err, ErrNoAccount) {
 		t.Error(err)
 	}
+	fault := vfs.NewFault(mem)
+	looker := testStore(t, fault, "/", "box5")
+	fault.Reset()
+	if _, err := looker.ExistingAccount(ctx, "vol01", "account-none"); !errors.Is(err, ErrNoAccount) || fault.Counts().Total() != 1 {
+		t.Errorf("%v, after %v", err, fault.Counts())
+	}
 	if a, err := two.s.ExistingAccount(ctx, "vol01", "account-1"); err != nil || a.KnownListing() == nil {
 		t.Error(err)
 	}

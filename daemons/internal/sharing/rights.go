@@ -21,7 +21,7 @@ const (
 	Remove     Rights = 1 << ('x' - 'a') // DELETE, RENAME
 	Delete     Rights = 1 << ('t' - 'a') // \Deleted
 	Expunge    Rights = 1 << ('e' - 'a') // EXPUNGE
-	Administer Rights = 1 << ('a' - 'a') // the access list
+	Administer Rights = 1 << 0           // a: the access list
 
 	All = Lookup | Read | Seen | Write | Insert | Post | Create | Remove | Delete | Expunge | Administer
 )
