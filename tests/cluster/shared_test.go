@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Two users at two boxes: mailboxes of one are used by the other by access list, directory group and annotation; public mailboxes are made by the
+// Two users at two boxes: mailboxes of one are used by the other by access list, directory group (one in another) and annotation; public mailboxes are made by the
 // operator, found by all, and take mail; foreign programs work with both.
 func TestSharedMailboxes(t *testing.T) {
 	s := shared(t)
@@ -19,7 +19,8 @@ func TestSharedMailboxes(t *testing.T) {
 	local := func(u user) string { return strings.TrimSuffix(u.Address, "@example.test") }
 	group, board := "crew-"+local(owner), "board-"+local(owner)
 	ldif := put(t, filepath.Join(t.TempDir(), "group.ldif"), 0o600,
-		"dn: cn=%s,associatedDomain=example.test,ou=domains,o=shoal\nobjectClass: groupOfNames\ncn: %[1]s\nmember: uid=%[2]s,associatedDomain=example.test,ou=domains,o=shoal\n", group, local(member))
+		"dn: cn=in-%s,associatedDomain=example.test,ou=domains,o=shoal\nobjectClass: groupOfNames\ncn: in-%[1]s\nmember: uid=%[2]s,associatedDomain=example.test,ou=domains,o=shoal\n\n"+
+			"dn: cn=%[1]s,associatedDomain=example.test,ou=domains,o=shoal\nobjectClass: groupOfNames\ncn: %[1]s\nmember: cn=in-%[1]s,associatedDomain=example.test,ou=domains,o=shoal\n", group, local(member))
 	s.shoalctl(t, "directory", "apply", "--yes", ldif)
 	if out := s.shoalctl(t, "mailbox", "public", "create", board+"@example.test", "News/2026"); !strings.Contains(out, "News/2026") {
 		t.Errorf("public create: %s", out)
