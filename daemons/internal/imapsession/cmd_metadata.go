@@ -420,6 +420,9 @@ func (s *session) setNotes(ctx context.Context, name string, notes []sharing.Ann
 			if !sharing.Private(a.Entry) {
 				return no("NOPERM", "Shared annotations of the server are set by its operator")
 			}
+			if err := s.checkFilter(&a); err != nil {
+				return err
+			}
 		}
 		own, err := s.acc.Listing(ctx)
 		if err != nil {

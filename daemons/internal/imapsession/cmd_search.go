@@ -24,6 +24,10 @@ func cmdSearch(s *session, c *call) error {
 	if args.Charset && s.utf8 {
 		return badf("CHARSET is not possible after ENABLE UTF8=ACCEPT") // RFC 6855 §3
 	}
+	if err := s.expandFilters(c.ctx, args); err != nil {
+		s.forgetSaved(err, args)
+		return err
+	}
 	b := s.box
 	b.catchUp()
 	if args.ModSeq {

@@ -30,6 +30,9 @@ func cmdSort(s *session, c *call) error {
 	if err == nil {
 		err = s.dec.End()
 	}
+	if err == nil {
+		err = s.expandFilters(c.ctx, &args.Search)
+	}
 	var result *found
 	if err == nil {
 		s.box.catchUp()

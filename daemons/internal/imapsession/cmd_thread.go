@@ -21,6 +21,9 @@ func cmdThread(s *session, c *call) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
+	if err := s.expandFilters(c.ctx, &args.Search); err != nil {
+		return err
+	}
 	s.box.catchUp()
 	if args.ModSeq {
 		s.enableCondstore()

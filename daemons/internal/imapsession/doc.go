@@ -34,6 +34,6 @@
 //
 // # Left out on purpose
 //
-// Rights of other users (ACL): they belong to later work and have their place (commands.go). THREAD=REFS, and
+
 // results of SEARCH and SORT that are kept up to date (RFC 5267 §4).
 package imapsession

@@ -147,6 +147,23 @@ func (s *steps) Read(p []byte) (int, error) {
 }
 
 // FuzzMailboxName: what decodes is valid UTF-8 and has one encoding only.
+// FuzzCriteria takes whatever is stored as search keys.
+func FuzzCriteria(f *testing.F) {
+	for _, s := range []string{"OR SMALLER 5000 FROM \"boss@example.com\"", "FILTER x NOT (1:* UID 5)", "SUBJECT {3}", "OR SMALLER", "SUBJECT \"gr\u00fcn\"", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, keys, err := ParseCriteria(text, Limits{SearchKeys: 20, Nesting: 8, SetRanges: 50})
+		var syntax *SyntaxError
+		if err != nil && !errors.As(err, &syntax) {
+			t.Fatalf("%q: %T %v", text, err, err)
+		}
+		if err == nil && (len(s.Key.Kids) == 0 || keys == 0 || keys > 20) {
+			t.Fatalf("%q: %d keys", text, keys)
+		}
+	})
+}
+
 func FuzzMailboxName(f *testing.F) {
 	for _, s := range []string{"INBOX", "&-", "a&-b", "Entw&APw-rfe", "&U,BTFw-", "&2D3eAA-", "&", "&AAA-", "x&&-"} {
 		f.Add(s)

@@ -38,6 +38,7 @@ const (
 	SearchSavedOn              //
 	SearchSavedSince           //
 	SearchSaveDate             // SAVEDATESUPPORTED
+	SearchFilter               // Str: the name of a stored criterion (RFC 5466)
 )
 
 // SearchKey is a node of the tree of search keys.
@@ -149,6 +150,32 @@ func (d *Decoder) searchKeys(s *Search) error {
 		}
 		if err := d.SP(); err != nil {
 			return err
+		}
+	}
+}
+
+// ParseCriteria takes search keys that are stored, in UTF-8 and without literals (RFC 5466 §3.2). keys is how many there are. Its errors
+// are *SyntaxError.
+func ParseCriteria(text string, lim Limits) (s *Search, keys int, err error) {
+	if strings.ContainsAny(text, "\r\n\x00") || strings.HasSuffix(text, "}") {
+		return nil, 0, syntaxf("stored search keys are one line without literals")
+	}
+	d := NewDecoder(strings.NewReader(""), lim, func() error { return nil })
+	d.SetUTF8(true)
+	d.line = []byte(text)
+	p := searchParser{d: d, s: new(Search)}
+	p.s.Key.Op = SearchAnd
+	for {
+		key, err := p.key()
+		if err == nil {
+			p.s.Key.Kids = append(p.s.Key.Kids, key)
+			if d.pos == len(d.line) {
+				return p.s, p.keys, nil
+			}
+			err = d.SP()
+		}
+		if err != nil {
+			return nil, 0, syntaxf("not search keys: %v", err)
 		}
 	}
 }
@@ -279,7 +306,7 @@ func (p *searchParser) known(name string) bool {
 		return true
 	}
 	switch name {
-	case "NOT", "OR", "KEYWORD", "UNKEYWORD", "HEADER", "BODY", "TEXT", "UID", "UIDAFTER", "UIDBEFORE", "MODSEQ", "EMAILID", "THREADID":
+	case "NOT", "OR", "KEYWORD", "UNKEYWORD", "HEADER", "BODY", "TEXT", "UID", "UIDAFTER", "UIDBEFORE", "FILTER", "MODSEQ", "EMAILID", "THREADID":
 		return true
 	}
 	return false
@@ -359,6 +386,12 @@ func (p *searchParser) argument(name string) (key SearchKey, err error) {
 			key.Set.Ranges = []Range{{Lo: 1, Hi: n - 1}}
 		default: // nothing
 			key = SearchKey{Op: SearchNot, Kids: []SearchKey{{Op: SearchAll}}}
+		}
+		return key, err
+	case "FILTER":
+		key.Op = SearchFilter
+		if key.Str, err = d.Atom(); err == nil && strings.Contains(key.Str, "/") {
+			err = syntaxf("a filter's name has no '/'")
 		}
 		return key, err
 	case "MODSEQ":
