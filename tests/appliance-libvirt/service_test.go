@@ -46,6 +46,7 @@ func TestServiceOnLibvirt(t *testing.T) {
 	s.drift(h)
 	s.renewed()
 
+	s.ctl("account", "delete", user) // a domain with accounts is not destroyed
 	before := time.Now()
 	s.run("destroy", "-auto-approve", "-input=false")
 	t.Logf("destroy: %.0f s", time.Since(before).Seconds())

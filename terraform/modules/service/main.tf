@@ -55,6 +55,7 @@ module "storage" {
   external            = var.external_volumes
   mail_clients        = [module.network.blocks["box"].ipv4, module.network.blocks["box"].ipv6]
   queue_clients       = [module.network.blocks["switch"].ipv4, module.network.blocks["switch"].ipv6]
+  on_delete           = var.keep_data ? "refuse" : "keep" # it goes with its disk
   deletion_protection = var.deletion_protection
 
   after_directory = module.master.address

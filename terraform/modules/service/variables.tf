@@ -207,7 +207,7 @@ variable "ready_seconds" {
 }
 
 variable "keep_data" {
-  description = "Data disks stay when their machines are destroyed, and are found again by machines of the same names."
+  description = "Data disks stay when their machines are destroyed, and are found again by machines of the same names. False: they go with them, also those that hold mail."
   type        = bool
   default     = true
 }

@@ -45,6 +45,7 @@ resource "shoal_nfs_volume" "this" {
   name                = each.key
   kind                = each.value.kind
   policy              = shoal_nfs_export_policy.this["${each.value.server}/${each.value.kind}"].name
+  on_delete           = var.on_delete
   deletion_protection = var.deletion_protection
 
   depends_on = [shoal_nfs_export_rule.this]

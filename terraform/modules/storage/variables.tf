@@ -54,6 +54,16 @@ variable "deletion_protection" {
   default     = true
 }
 
+variable "on_delete" {
+  description = "What happens to a volume that holds data when it is destroyed: refuse, or keep (it is served no longer, and its data stays on the disk of its server)."
+  type        = string
+  default     = "refuse"
+  validation {
+    condition     = contains(["refuse", "keep"], var.on_delete)
+    error_message = "on_delete is refuse or keep."
+  }
+}
+
 variable "after_directory" {
   description = "What must be there before entries are made: the machine of the directory's master."
   type        = any
