@@ -34,6 +34,5 @@
 //
 // # Left out on purpose
 //
-
-// results of SEARCH and SORT that are kept up to date (RFC 5267 §4).
+// THREAD=REFS, and results of SEARCH and SORT that are kept up to date (RFC 5267 §4).
 package imapsession
