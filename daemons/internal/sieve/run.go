@@ -167,6 +167,7 @@ type run struct {
 	root     *message.Part // nil until it is needed
 	header   []field       // nil until it is needed
 	bodyAt   int64
+	texts    []string // what body tests without :raw and :content look at; nil: not read yet
 	edits    int
 	version  *Edited // the header as it is now; nil: not made since the last edit
 	vacation bool

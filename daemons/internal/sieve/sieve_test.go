@@ -272,37 +272,6 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// What must not be done by scripts is refused while they run, and the message kept.
-func TestLimits(t *testing.T) {
-	for name, c := range map[string]struct {
-		script string
-		change func(*Limits)
-		want   string
-	}{
-		"steps":     {`require "foreverypart"; foreverypart { foreverypart { keep; keep; keep; keep; } }`, func(l *Limits) { l.Steps = 30 }, "more than 30 steps"},
-		"redirects": {`redirect "a@x.test"; redirect "b@x.test"; redirect "a@x.test"; redirect "c@x.test";`, func(l *Limits) { l.Redirects = 2 }, "more than 2 redirects"},
-		"actions":   {`require "fileinto"; fileinto "a"; fileinto "b"; fileinto "c";`, func(l *Limits) { l.Actions = 2 }, "more than 2 actions"},
-		"edits":     {`require "editheader"; addheader "A" "1"; addheader "A" "2";`, func(l *Limits) { l.Edits = 1 }, "more than 1 changes"},
-		"variables": {`require "variables"; set "a" "1"; set "b" "1"; set "a" "2"; set "c" "1";`, func(l *Limits) { l.Variables = 2 }, "more than 2 variables"},
-		"growth":    {`require "variables"; set "a" "` + strings.Repeat("x", 4000) + `"; if string "" "` + strings.Repeat("${a}", 20) + `" {}`, func(*Limits) {}, "longer than 64 KiB"},
-		"notices":   {`require "enotify"; notify "mailto:a@x.test"; notify "mailto:b@x.test";`, func(l *Limits) { l.Notifications = 1 }, "more than 1 notifications"},
-		"include":   {`require "include"; include "self";`, func(*Limits) {}, "includes itself"},
-		"patterns":  {`if header :matches "X-Long" "` + strings.Repeat("*a", 100) + strings.Repeat("?", 800) + `b" {}`, func(l *Limits) { l.Steps = 20000 }, "more than 20000 steps"},
-	} {
-		e := env(t, "X-Long: "+strings.Repeat("a", 20000)+"\n"+plainMail)
-		e.Load = func(context.Context, string, bool) (*Script, error) { return compile(t, c.script), nil }
-		c.change(&e.Limits)
-		o, err := Run(t.Context(), e, compile(t, c.script))
-		var failed *RuntimeError
-		if !errors.As(err, &failed) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: error %v", name, err)
-		}
-		if got := describe(o); got != "store INBOX" {
-			t.Errorf("%s: %s", name, got)
-		}
-	}
-}
-
 // Patterns take time in proportion to what they are charged for.
 func TestGlob(t *testing.T) {
 	for _, c := range []struct {

@@ -109,6 +109,16 @@ func (r *run) body(m *matcher, types []*text, raw bool) (bool, error) {
 		return r.any(m, []string{v})
 	}
 	want := []string{"text"}
+	if types == nil && r.texts != nil { // read for a test before
+		work := 1
+		for _, v := range r.texts {
+			work += len(v) / 1024
+		}
+		if err := r.spend(work); err != nil {
+			return false, err
+		}
+		return r.any(m, r.texts)
+	}
 	if types != nil {
 		if want, err = r.expandAll(types); err != nil {
 			return false, err
@@ -133,6 +143,9 @@ func (r *run) body(m *matcher, types []*text, raw bool) (bool, error) {
 			return false, err
 		}
 		values = append(values, v)
+	}
+	if types == nil {
+		r.texts = values
 	}
 	return r.any(m, values)
 }
