@@ -21,7 +21,7 @@ import (
 // bytes in base64 if they are no UTF-8. Shared annotations of the server are settings.
 //
 // Private annotations for a mailbox of somebody else lie with the user: they need no right to write to the owner's account and
-// count against the user's bounds. When that mailbox is deleted they are left over, and go when the room is needed.
+// count against the user's bounds. When that mailbox is deleted they are left over.
 const notesPrefix = "note:"
 
 // Annotation is an entry with its value.
