@@ -351,3 +351,29 @@ func keyOf(parts ...string) string {
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
+
+const (
+	tellEvery = time.Hour // the same mistake of an operator
+	mostTold  = 1000      // mistakes that are remembered
+)
+
+// tellOperator logs a mistake in a script of a domain or of the provider, once in a while. Each message that it meets is in the log and in
+// the metrics as well, as any other failure.
+func (x *execution) tellOperator(ctx context.Context, broken error) {
+	f, now := x.f, x.f.o.Clock.Now()
+	key := x.d.Account.Domain + "\x00" + broken.Error()
+	f.mu.Lock()
+	last, known := f.told[key]
+	fresh := !known || now.Sub(last) >= tellEvery
+	if fresh {
+		if len(f.told) >= mostTold || f.told == nil {
+			f.told = map[string]time.Time{}
+		}
+		f.told[key] = now
+	}
+	f.mu.Unlock()
+	if fresh {
+		f.o.Log.LogAttrs(ctx, slog.LevelError, "a script of the provider or of a domain does not work: its mail goes to the INBOX of each account; put another one there with shoalctl sieve put",
+			slog.String("event", "sieve-broken"), slog.String("domain", x.d.Account.Domain), slog.Any("error", broken))
+	}
+}

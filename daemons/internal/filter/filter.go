@@ -104,6 +104,7 @@ type Filter struct {
 
 	mu      sync.Mutex
 	scripts map[string]*compiled // by file or by text
+	told    map[string]time.Time // mistakes in scripts of operators, and when they were last logged as such
 }
 
 // New makes a Filter.
@@ -177,7 +178,11 @@ func (f *Filter) Deliver(ctx context.Context, d *Delivery) (r Result, filtered b
 	r, err = x.do(ctx, out)
 	f.m.duration.Observe(time.Since(started).Seconds())
 	if err == nil && broken != nil {
-		x.tellOwner(ctx, broken)
+		if ofOperator(broken) {
+			x.tellOperator(ctx, broken)
+		} else {
+			x.tellOwner(ctx, broken)
+		}
 	}
 	attrs := []slog.Attr{slog.String("event", "filtered"), slog.String("trace", d.Trace), slog.String("account", d.Account.ID),
 		slog.String("did", strings.Join(r.Did, ", "))}

@@ -298,6 +298,31 @@ func TestScriptsOfTheProvider(t *testing.T) {
 	}
 }
 
+// A mistake in a script of the provider's is the operator's to hear of: mail is kept, and no account is told.
+func TestBrokenScriptOfTheProvider(t *testing.T) {
+	for name, o := range map[string]domains{
+		"does not compile": {provider: dirclient.Domain{SieveBefore: "nonsense;"}},
+		"at run time":      {after: `require ["variables","fileinto"]; set "a" "` + strings.Repeat("x", 900) + `"; fileinto "${a}\"${a}";`},
+		"included":         {provider: dirclient.Domain{SieveGlobal: []string{"all\nnonsense;"}}, before: `require "include"; include :global "all";`},
+	} {
+		var log strings.Builder
+		r := newRig(t, func(to *Options) {
+			to.Domains, to.Log = o, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		for range 2 {
+			if _, _, err := r.deliver(sample); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := r.boxes(); got != "INBOX: Grüße; INBOX: Grüße" {
+			t.Errorf("%s: %s", name, got)
+		}
+		if n := strings.Count(log.String(), "event=sieve-broken"); n != 1 {
+			t.Errorf("%s: logged %d times: %s", name, n, log.String())
+		}
+	}
+}
+
 // A redirected message has lost the Return-Path of this delivery and has its account in Delivered-To.
 func TestRedirectedMessage(t *testing.T) {
 	r := newRig(t, nil)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"shoal/daemons/internal/dirclient"
 	"shoal/daemons/internal/mailstore"
@@ -122,9 +123,25 @@ func (f *Filter) above(ctx context.Context, name string) (provider, domain *dirc
 	return provider, domain, err
 }
 
+// operators begins the names of scripts that are not the account's own, in errors.
+const operators = "provider's script "
+
+// ofOperator says whether a script of a domain or of the provider failed: its mistake is nothing that the account's owner could mend.
+func ofOperator(broken error) bool {
+	var faults sieve.Errors
+	var run *sieve.RuntimeError
+	switch {
+	case errors.As(broken, &faults):
+		return len(faults) > 0 && strings.HasPrefix(faults[0].Script, operators)
+	case errors.As(broken, &run):
+		return strings.HasPrefix(run.Script, operators)
+	}
+	return false
+}
+
 func (f *Filter) ofDomain(name, text string) (*sieve.Script, error) {
 	sum := sha256.Sum256([]byte(text))
-	return f.compile("domain "+name+" "+string(sum[:]), "domain's "+name, func() ([]byte, error) { return []byte(text), nil })
+	return f.compile("domain "+name+" "+string(sum[:]), operators+name, func() ([]byte, error) { return []byte(text), nil })
 }
 
 // include gives a script that another one includes: the account's own, or (RFC 6609 §3.2, :global) one of its domain's or the provider's.
