@@ -157,7 +157,7 @@ test-images: ## Boot an image of each role in QEMU: time to ready, memory, first
 	go test -count=1 -v -timeout 60m ./tests/images/boot
 
 .PHONY: test-appliance
-test-appliance: build ## The whole service on virtual machines of libvirt, by one terraform apply (root; half an hour under emulation)
+test-appliance: build ## The whole service on virtual machines of libvirt, by one terraform apply (root; about 20 minutes under emulation)
 	@scripts/install-deps libvirt
 	nice -n 10 go test -count=1 -v -timeout 4h ./tests/appliance-libvirt
 
