@@ -61,8 +61,14 @@ func (m *meter) fillBig() {
 		}
 	}
 	m.op(m.server, proto.OpArgs{Kind: "maintain"})
-	got := call[proto.OpReply](m.server, "Envelopes", proto.OpArgs{Account: account, Box: "Large"})
-	m.t.Logf("10,000 summaries made in %v", got.Took)
+	// A server whose disk is slower than it reads lets some go rather than keep them all in memory: the next look makes those.
+	for look, found := 0, 0; found < 10_000; look++ {
+		got := call[proto.OpReply](m.server, "Envelopes", proto.OpArgs{Account: account, Box: "Large"})
+		m.t.Logf("%d of 10,000 summaries were there, all after %v", got.Len, got.Took)
+		if found = got.Len; look == 5 {
+			m.t.Fatalf("after %d looks %d of 10,000 summaries are there", look, found)
+		}
+	}
 	call[proto.None](m.server, "CloseStore", proto.None{})
 }
 
